@@ -1,0 +1,1 @@
+"""The planner: compiles, queues and streams plans. Runs on a CPU and never imports torch."""

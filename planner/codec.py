@@ -1,0 +1,279 @@
+"""Between the planner's values and the messages of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ditplan.identity import plan_id
+from ditplan.v1 import plan_pb2, planner_pb2
+
+from planner.compile.plan import (
+    AdaptiveRule,
+    Branch,
+    CacheType,
+    Calibrator,
+    Column,
+    Estimate,
+    Op,
+    OpKind,
+    Placement,
+    Program,
+    Reason,
+    Topology,
+)
+from planner.diagnostics import Diagnostic, Severity
+from planner.models.facts import ModelFacts
+
+_BRANCH = {
+    Branch.COND: plan_pb2.BRANCH_COND,
+    Branch.UNCOND: plan_pb2.BRANCH_UNCOND,
+}
+_KIND = {kind: plan_pb2.OpKind.Value(f"OP_KIND_{kind.name}") for kind in OpKind}
+_REASON = {reason: plan_pb2.Reason.Value(f"REASON_{reason.name}") for reason in Reason}
+_CACHE_TYPE = {
+    CacheType.RESIDUAL: plan_pb2.CACHE_TYPE_RESIDUAL,
+    CacheType.HIDDEN_STATES: plan_pb2.CACHE_TYPE_HIDDEN_STATES,
+}
+_SEVERITY = {
+    severity: planner_pb2.Severity.Value(f"SEVERITY_{severity.name}") for severity in Severity
+}
+_FROM_BRANCH = {value: branch for branch, value in _BRANCH.items()}
+_FROM_KIND = {value: kind for kind, value in _KIND.items()}
+_FROM_REASON = {value: reason for reason, value in _REASON.items()}
+_FROM_CACHE_TYPE = {value: cache_type for cache_type, value in _CACHE_TYPE.items()}
+_FROM_SEVERITY = {value: severity for severity, value in _SEVERITY.items()}
+
+
+class MalformedProgramError(ValueError):
+    """A program message that no compiler could have made; the message names the field."""
+
+
+def plan_to_proto(program: Program, estimate: Estimate) -> plan_pb2.Plan:
+    """The plan message, its id included."""
+    message = program_to_proto(program)
+    return plan_pb2.Plan(
+        plan_id=plan_id(message),
+        program=message,
+        estimate=plan_pb2.Estimate(
+            min_computed_steps=estimate.min_computed_steps,
+            max_computed_steps=estimate.max_computed_steps,
+        ),
+    )
+
+
+def program_to_proto(program: Program) -> plan_pb2.Program:
+    ops = list(dict.fromkeys(op for step in program.steps for op in step if op is not None))
+    number = {op: position for position, op in enumerate(ops, start=1)}
+    topology = program.topology
+    return plan_pb2.Program(
+        model=model_to_proto(program.model),
+        num_inference_steps=program.num_inference_steps,
+        columns=[_column_to_proto(column) for column in program.columns],
+        ops=[_op_to_proto(op) for op in ops],
+        steps=[
+            plan_pb2.Step(ops=[0 if op is None else number[op] for op in step])
+            for step in program.steps
+        ],
+        topology=plan_pb2.Topology(
+            world_size=topology.world_size,
+            ring_size=topology.ring_size,
+            ulysses_size=topology.ulysses_size,
+            tp_size=topology.tp_size,
+            ulysses_anything=topology.ulysses_anything,
+            ulysses_float8=topology.ulysses_float8,
+            ulysses_async=topology.ulysses_async,
+            ring_rotate_method=topology.ring_rotate_method,
+            ring_convert_to_fp32=topology.ring_convert_to_fp32,
+            extra_parallel_modules=topology.extra_parallel_modules,
+        ),
+        placement=plan_pb2.Placement(
+            quant_type=program.placement.quant_type,
+            exclude_layers=program.placement.exclude_layers,
+        ),
+        attention_backend=program.attention_backend,
+    )
+
+
+def program_from_proto(message: plan_pb2.Program, model: ModelFacts) -> Program:
+    """The program that a message holds, for a model whose facts are known.
+
+    Raises:
+        MalformedProgramError: a field holds what no compiler writes, or the model differs.
+    """
+    if message.model != model_to_proto(model):
+        raise MalformedProgramError("model: the program is for another model architecture")
+    if not 1 <= len(message.steps) == message.num_inference_steps:
+        raise MalformedProgramError(
+            f"num_inference_steps: {message.num_inference_steps} for {len(message.steps)} steps"
+        )
+    columns = tuple(
+        _column_from_proto(column, f"columns[{i}]") for i, column in enumerate(message.columns)
+    )
+    ops = tuple(_op_from_proto(op, f"ops[{i}]") for i, op in enumerate(message.ops))
+    steps = []
+    for i, step in enumerate(message.steps):
+        if len(step.ops) != len(columns) or any(number > len(ops) for number in step.ops):
+            raise MalformedProgramError(
+                f"steps[{i}].ops: {list(step.ops)} does not fit "
+                f"{len(columns)} columns and {len(ops)} ops"
+            )
+        steps.append(tuple(ops[number - 1] if number else None for number in step.ops))
+    topology = message.topology
+    return Program(
+        model=model,
+        columns=columns,
+        steps=tuple(steps),
+        topology=Topology(
+            world_size=topology.world_size,
+            ring_size=topology.ring_size,
+            ulysses_size=topology.ulysses_size,
+            tp_size=topology.tp_size,
+            ulysses_anything=topology.ulysses_anything,
+            ulysses_float8=topology.ulysses_float8,
+            ulysses_async=topology.ulysses_async,
+            ring_rotate_method=topology.ring_rotate_method,
+            ring_convert_to_fp32=topology.ring_convert_to_fp32,
+            extra_parallel_modules=tuple(topology.extra_parallel_modules),
+        ),
+        placement=Placement(
+            quant_type=message.placement.quant_type,
+            exclude_layers=tuple(message.placement.exclude_layers),
+        ),
+        attention_backend=message.attention_backend,
+    )
+
+
+def model_to_proto(model: ModelFacts) -> plan_pb2.Model:
+    return plan_pb2.Model(
+        family=model.family,
+        pipeline_class=model.pipeline_class,
+        targets=[
+            plan_pb2.Target(
+                name=target.name,
+                transformer_class=target.transformer_class,
+                block_lists=[
+                    plan_pb2.BlockList(name=blocks.name, num_blocks=blocks.num_blocks)
+                    for blocks in target.block_lists
+                ],
+                num_attention_heads=target.num_attention_heads,
+                attention_head_dim=target.attention_head_dim,
+            )
+            for target in model.targets
+        ],
+    )
+
+
+def diagnostics_to_proto(diagnostics: Iterable[Diagnostic]) -> list[planner_pb2.Diagnostic]:
+    return [
+        planner_pb2.Diagnostic(
+            severity=_SEVERITY[d.severity],
+            code=d.code,
+            field=d.field,
+            line=d.line,
+            column=d.column,
+            message=d.message,
+            hint=d.hint,
+        )
+        for d in diagnostics
+    ]
+
+
+def diagnostics_from_proto(messages: Iterable[planner_pb2.Diagnostic]) -> list[Diagnostic]:
+    return [
+        Diagnostic(
+            severity=_FROM_SEVERITY[m.severity],
+            code=m.code,
+            field=m.field,
+            message=m.message,
+            hint=m.hint,
+            line=m.line,
+            column=m.column,
+        )
+        for m in messages
+    ]
+
+
+def _column_to_proto(column: Column) -> plan_pb2.Column:
+    message = plan_pb2.Column(
+        target=column.target,
+        branch=_BRANCH[column.branch],
+        block_lists=column.block_lists,
+        fn_compute_blocks=column.fn_compute_blocks,
+        bn_compute_blocks=column.bn_compute_blocks,
+    )
+    if column.calibrator is not None:
+        message.calibrator.cache_type = _CACHE_TYPE[column.calibrator.cache_type]
+        message.calibrator.encoder = column.calibrator.encoder
+        if column.calibrator.taylorseer_order is not None:
+            message.calibrator.taylorseer_order = column.calibrator.taylorseer_order
+    return message
+
+
+def _column_from_proto(message: plan_pb2.Column, field: str) -> Column:
+    if message.branch not in _FROM_BRANCH:
+        raise MalformedProgramError(f"{field}.branch: {message.branch} is no branch")
+    calibrator = None
+    if message.HasField("calibrator"):
+        cache_type = _FROM_CACHE_TYPE.get(message.calibrator.cache_type)
+        if cache_type is None:
+            raise MalformedProgramError(f"{field}.calibrator.cache_type: is missing")
+        calibrator = Calibrator(
+            cache_type=cache_type,
+            taylorseer_order=(
+                message.calibrator.taylorseer_order
+                if message.calibrator.HasField("taylorseer_order")
+                else None
+            ),
+            encoder=message.calibrator.encoder,
+        )
+    return Column(
+        target=message.target,
+        branch=_FROM_BRANCH[message.branch],
+        block_lists=tuple(message.block_lists),
+        fn_compute_blocks=message.fn_compute_blocks,
+        bn_compute_blocks=message.bn_compute_blocks,
+        calibrator=calibrator,
+    )
+
+
+def _op_to_proto(op: Op) -> plan_pb2.Op:
+    message = plan_pb2.Op(kind=_KIND[op.kind], reason=_REASON[op.reason], refresh=op.refresh)
+    if op.adaptive is not None:
+        rule = op.adaptive
+        message.adaptive.CopyFrom(
+            plan_pb2.AdaptiveRule(
+                residual_diff_threshold=rule.residual_diff_threshold,
+                max_cached_steps=rule.max_cached_steps,
+                max_continuous_cached_steps=rule.max_continuous_cached_steps,
+                max_accumulated_residual_diff_threshold=(
+                    rule.max_accumulated_residual_diff_threshold
+                ),
+            )
+        )
+    return message
+
+
+def _op_from_proto(message: plan_pb2.Op, field: str) -> Op:
+    if message.kind not in _FROM_KIND or message.reason not in _FROM_REASON:
+        raise MalformedProgramError(f"{field}: kind or reason is missing or unknown")
+    rule = None
+    if message.HasField("adaptive"):
+        m = message.adaptive
+        limits = {
+            name: getattr(m, name) if m.HasField(name) else None
+            for name in (
+                "max_cached_steps",
+                "max_continuous_cached_steps",
+                "max_accumulated_residual_diff_threshold",
+            )
+        }
+        rule = AdaptiveRule(residual_diff_threshold=m.residual_diff_threshold, **limits)
+    try:
+        return Op(
+            kind=_FROM_KIND[message.kind],
+            reason=_FROM_REASON[message.reason],
+            adaptive=rule,
+            refresh=message.refresh,
+        )
+    except ValueError as error:
+        raise MalformedProgramError(f"{field}: {error}") from None

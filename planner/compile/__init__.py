@@ -1,0 +1,1 @@
+"""Pure functions from config, model facts and request to a program."""

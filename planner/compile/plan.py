@@ -1,0 +1,173 @@
+"""The plan as the compiler makes it: immutable values, no protobuf, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from planner.models.facts import ModelFacts
+
+
+class Branch(Enum):
+    """One forward of a target within a step."""
+
+    COND = "cond"
+    UNCOND = "uncond"
+
+
+class OpKind(Enum):
+    FULL = "FULL"
+    CACHED = "CACHED"
+    ADAPTIVE = "ADAPTIVE"
+
+
+class Reason(Enum):
+    """Why an op has its kind."""
+
+    NO_CACHE = "NO_CACHE"
+    WARMUP = "WARMUP"
+    SCM_COMPUTE = "SCM_COMPUTE"
+    SCM_CACHE = "SCM_CACHE"
+    DBCACHE = "DBCACHE"
+    CACHED_STEPS_EXHAUSTED = "CACHED_STEPS_EXHAUSTED"
+    CONTINUOUS_CACHED_STEPS_EXHAUSTED = "CONTINUOUS_CACHED_STEPS_EXHAUSTED"
+    THRESHOLD_NEVER = "THRESHOLD_NEVER"
+    THRESHOLD_ALWAYS = "THRESHOLD_ALWAYS"
+    NO_REFERENCE = "NO_REFERENCE"
+    REPLAY = "REPLAY"
+
+    @property
+    def meaning(self) -> str:
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Reason.NO_CACHE: "no cache is configured",
+    Reason.WARMUP: "warm-up",
+    Reason.SCM_COMPUTE: "the steps computation mask says compute",
+    Reason.SCM_CACHE: "the steps computation mask says cache, policy static",
+    Reason.DBCACHE: "the residual diff decides at run time",
+    Reason.CACHED_STEPS_EXHAUSTED: "max_cached_steps is reached",
+    Reason.CONTINUOUS_CACHED_STEPS_EXHAUSTED: "max_continuous_cached_steps is reached",
+    Reason.THRESHOLD_NEVER: "residual_diff_threshold <= 0 never caches",
+    Reason.THRESHOLD_ALWAYS: "residual_diff_threshold >= 1 always caches",
+    Reason.NO_REFERENCE: "nothing is computed yet that could be reused",
+    Reason.REPLAY: "decided by an earlier run's record",
+}
+
+
+class CacheType(Enum):
+    """What of the skipped blocks is stored."""
+
+    RESIDUAL = "residual"
+    HIDDEN_STATES = "hidden_states"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveRule:
+    """The DBCache test: cached while the residual diff is below the threshold and no limit is met.
+
+    A limit of None does not exist.
+    """
+
+    residual_diff_threshold: float
+    max_cached_steps: int | None = None
+    max_continuous_cached_steps: int | None = None
+    max_accumulated_residual_diff_threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """What one column does in one step; ``adaptive`` exactly on ADAPTIVE ops."""
+
+    kind: OpKind
+    reason: Reason
+    adaptive: AdaptiveRule | None = None
+    refresh: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.kind is OpKind.ADAPTIVE) != (self.adaptive is not None):
+            raise ValueError("an op carries a rule exactly when it is ADAPTIVE")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrator:
+    """How a cached step predicts the output of the blocks it skips.
+
+    ``taylorseer_order`` None reuses the last value.
+    """
+
+    cache_type: CacheType = CacheType.RESIDUAL
+    taylorseer_order: int | None = None
+    encoder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A block group of a target under one branch: computed or cached as a whole."""
+
+    target: str
+    branch: Branch
+    block_lists: tuple[str, ...]
+    fn_compute_blocks: int = 0
+    bn_compute_blocks: int = 0
+    calibrator: Calibrator | None = None
+
+    @property
+    def group(self) -> str:
+        """Name of the block group: its lists joined."""
+        return "+".join(self.block_lists)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The mesh of ranks, row-major in the order ring, ulysses, tp."""
+
+    world_size: int = 1
+    ring_size: int = 1
+    ulysses_size: int = 1
+    tp_size: int = 1
+    ulysses_anything: bool = False
+    ulysses_float8: bool = False
+    ulysses_async: bool = False
+    ring_rotate_method: str = "p2p"
+    ring_convert_to_fp32: bool = True
+    extra_parallel_modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What is fixed when weights are loaded; ``quant_type`` "" is no quantization."""
+
+    quant_type: str = ""
+    exclude_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything of a plan that changes the result.
+
+    ``steps[i][c]`` is what column ``c`` does in step ``i``, None where it does not run.
+    """
+
+    model: ModelFacts
+    columns: tuple[Column, ...]
+    steps: tuple[tuple[Op | None, ...], ...]
+    topology: Topology = Topology()
+    placement: Placement = Placement()
+    attention_backend: str = ""
+
+    @property
+    def num_inference_steps(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a program should cost.
+
+    A step counts as computed when at least one of its columns computes every block.
+    """
+
+    min_computed_steps: int
+    max_computed_steps: int
