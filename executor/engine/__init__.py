@@ -1,0 +1,1 @@
+"""Runs programs: block-level cache, calibrators, one arena of state per run."""

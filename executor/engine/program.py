@@ -1,0 +1,91 @@
+"""The program as the engine runs it: what every column does in every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Branch(Enum):
+    """One forward of a target within a step."""
+
+    COND = "cond"
+    UNCOND = "uncond"
+
+
+class OpKind(Enum):
+    FULL = "FULL"
+    CACHED = "CACHED"
+    ADAPTIVE = "ADAPTIVE"
+
+
+class CacheType(Enum):
+    """What of the skipped blocks is stored."""
+
+    RESIDUAL = "residual"
+    HIDDEN_STATES = "hidden_states"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveRule:
+    """The DBCache test; a limit of None does not exist."""
+
+    residual_diff_threshold: float
+    max_cached_steps: int | None = None
+    max_continuous_cached_steps: int | None = None
+    max_accumulated_residual_diff_threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """What one column does in one step; ``adaptive`` exactly on ADAPTIVE ops."""
+
+    kind: OpKind
+    adaptive: AdaptiveRule | None = None
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrator:
+    """How a cached step predicts what it skips; ``taylorseer_order`` None reuses the last value."""
+
+    cache_type: CacheType = CacheType.RESIDUAL
+    taylorseer_order: int | None = None
+    encoder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A block group of a target under one branch: computed or cached as a whole."""
+
+    target: str
+    branch: Branch
+    block_lists: tuple[str, ...]
+    fn_compute_blocks: int = 0
+    bn_compute_blocks: int = 0
+    calibrator: Calibrator | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """``steps[i][c]``: what column ``c`` does in step ``i``, None where it does not run."""
+
+    columns: tuple[Column, ...]
+    steps: tuple[tuple[Op | None, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpOutcome:
+    """``kind`` is FULL or CACHED; ``residual_diff`` where the DBCache test was evaluated."""
+
+    kind: OpKind
+    residual_diff: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What one step did: one entry per column, None where it did not run."""
+
+    step: int
+    ops: tuple[OpOutcome | None, ...]
+    milliseconds: float
