@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.compile.plan import Estimate, Program
-from planner.diagnostics import Diagnostic
+from planner.compile.caching import cache_columns
+from planner.compile.plan import (
+    Branch,
+    Column,
+    Estimate,
+    Op,
+    OpKind,
+    Placement,
+    Program,
+    Reason,
+    Topology,
+)
+from planner.compile.program_check import program_faults
+from planner.compile.request import Request, check_request, with_defaults
+from planner.compile.rule import bounds
+from planner.compile.topology import resolve_topology
+from planner.config.document import Document
+from planner.config.load import AccelerationConfig, load
+from planner.diagnostics import Diagnostic, Severity, has_errors
 from planner.models.facts import ModelFacts
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a run asks for; None leaves it to the model's default. Sizes in pixels."""
-
-    num_inference_steps: int | None = None
-    world_size: int | None = None
-    height: int | None = None
-    width: int | None = None
-    guidance_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +41,113 @@ class Compilation:
 
 def compile_config(config: str | bytes, model: ModelFacts, request: Request) -> Compilation:
     """Compiles YAML or JSON text; an empty text is no acceleration. Never raises on bad input."""
-    raise NotImplementedError
+    source = load(config)
+    if request.num_inference_steps is None and source.cache is not None:
+        request = replace(request, num_inference_steps=source.cache.num_inference_steps)
+    request = with_defaults(request, model)
+    check_request(source, model, request)
+    if has_errors(source.diagnostics):
+        # What a broken request or file would compute is not worth diagnosing.
+        return _failed(source, request)
+    topology = resolve_topology(source, model, request.world_size)
+    columns, steps = _columns(source, model, request)
+    if has_errors(source.diagnostics):
+        return _failed(source, request)
+    program = Program(
+        model=model,
+        columns=columns,
+        steps=steps,
+        topology=topology,
+        placement=_placement(source),
+        attention_backend=_attention_backend(source, topology),
+    )
+    return _finished(source, program, request)
 
 
 def compile_program(program: Program, request: Request) -> Compilation:
     """Checks a finished program (a replay, a stored plan) as if it had just been compiled."""
-    raise NotImplementedError
+    source = AccelerationConfig(Document(None))
+    steps = program.num_inference_steps
+    if request.num_inference_steps not in (None, steps):
+        source.report(
+            Severity.ERROR,
+            "program-steps",
+            ("num_inference_steps",),
+            f"the request asks for {request.num_inference_steps} steps, the program has {steps}",
+        )
+    world_size = request.world_size or program.topology.world_size
+    request = with_defaults(
+        replace(request, num_inference_steps=steps, world_size=world_size), program.model
+    )
+    check_request(source, program.model, request)
+    for path, message in program_faults(program, world_size):
+        source.report(Severity.ERROR, "malformed-program", ("program", *path), message)
+    if has_errors(source.diagnostics):
+        return _failed(source, request)
+    return _finished(source, program, request)
+
+
+def _columns(
+    source: AccelerationConfig, model: ModelFacts, request: Request
+) -> tuple[tuple[Column, ...], tuple[tuple[Op | None, ...], ...]]:
+    """Columns and their ops by step. Every group of every target runs one forward a step."""
+    steps = request.num_inference_steps
+    assert steps is not None
+    if source.cache is None:
+        columns = tuple(
+            Column(target.name, Branch.COND, group)
+            for target in model.targets
+            for group in target.groups
+        )
+        return columns, (tuple(Op(OpKind.FULL, Reason.NO_CACHE) for _ in columns),) * steps
+    by_column = cache_columns(source, source.cache, model, steps)
+    return (
+        tuple(column for column, _ in by_column),
+        tuple(zip(*(ops for _, ops in by_column), strict=True)),
+    )
+
+
+def _placement(source: AccelerationConfig) -> Placement:
+    if source.quantize is None:
+        return Placement()
+    return Placement(
+        quant_type=source.quantize.quant_type,
+        exclude_layers=tuple(source.quantize.exclude_layers),
+    )
+
+
+def _attention_backend(source: AccelerationConfig, topology: Topology) -> str:
+    inner = source.parallelism.attention_backend if source.parallelism else None
+    if inner and source.attention_backend and inner != source.attention_backend:
+        source.report(
+            Severity.WARNING,
+            "two-attention-backends",
+            ("attention_backend",),
+            f"parallelism_config.attention_backend {inner} wins over {source.attention_backend}",
+            f"attention_backend: {inner}",
+        )
+    if inner or source.attention_backend:
+        return inner or source.attention_backend
+    # Split sequences need a backend that is known to take part in the exchange.
+    return "native" if topology.ulysses_size * topology.ring_size > 1 else ""
+
+
+def _finished(source: AccelerationConfig, program: Program, request: Request) -> Compilation:
+    by_column = [
+        bounds(op for step in program.steps if (op := step[c]) is not None)
+        for c in range(len(program.columns))
+    ]
+    estimate = Estimate(
+        min_computed_steps=max(column.min_computed for column in by_column),
+        max_computed_steps=max(column.max_computed for column in by_column),
+    )
+    world_size = program.topology.world_size
+    return Compilation(program, estimate, replace(request, world_size=world_size), _ordered(source))
+
+
+def _failed(source: AccelerationConfig, request: Request) -> Compilation:
+    return Compilation(None, None, request, _ordered(source))
+
+
+def _ordered(source: AccelerationConfig) -> tuple[Diagnostic, ...]:
+    return tuple(sorted(source.diagnostics, key=lambda d: (d.line, d.column)))

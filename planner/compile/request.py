@@ -1,0 +1,68 @@
+"""What a run asks for, with the model's defaults filled in and its ranges checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from planner.config.load import AccelerationConfig
+from planner.diagnostics import Severity
+from planner.models.facts import ModelFacts
+
+MAX_STEPS = 1000
+MAX_SIDE = 16384
+MAX_WORLD_SIZE = 4096
+MAX_GUIDANCE_SCALE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run asks for; None leaves it to the config or the model's default. Sizes in pixels."""
+
+    num_inference_steps: int | None = None
+    world_size: int | None = None
+    height: int | None = None
+    width: int | None = None
+    guidance_scale: float | None = None
+
+
+def with_defaults(request: Request, model: ModelFacts) -> Request:
+    """Fills in what the model has a default for."""
+    defaults = model.defaults
+    given = {
+        name: getattr(defaults, name)
+        for name in ("num_inference_steps", "height", "width")
+        if getattr(request, name) is None
+    }
+    return replace(request, **given)
+
+
+def check_request(source: AccelerationConfig, model: ModelFacts, request: Request) -> None:
+    """Reports every value of a request (defaults filled in) that is out of its range."""
+
+    def error(field: str, allowed: str, hint: str = "") -> None:
+        message = f"{getattr(request, field)} is not allowed; allowed: {allowed}"
+        source.report(Severity.ERROR, "invalid-request", (field,), message, hint)
+
+    steps, world_size = request.num_inference_steps, request.world_size
+    if steps is not None and not 1 <= steps <= MAX_STEPS:
+        error("num_inference_steps", f"1 to {MAX_STEPS}")
+    if world_size is not None and not 1 <= world_size <= MAX_WORLD_SIZE:
+        error("world_size", f"1 to {MAX_WORLD_SIZE}")
+    multiple = model.defaults.size_multiple
+    for name in ("height", "width"):
+        side = getattr(request, name)
+        if not multiple <= side <= MAX_SIDE or side % multiple:
+            nearest = min(max(round(side / multiple), 1), MAX_SIDE // multiple) * multiple
+            error(name, f"multiples of {multiple} up to {MAX_SIDE}", f"nearest: {nearest}")
+    guidance = request.guidance_scale
+    if guidance is not None:
+        if not math.isfinite(guidance) or not 0 <= guidance <= MAX_GUIDANCE_SCALE:
+            error("guidance_scale", f"0 to {MAX_GUIDANCE_SCALE}")
+        elif not model.guidance_embeds:
+            source.report(
+                Severity.WARNING,
+                "guidance-without-effect",
+                ("guidance_scale",),
+                "this model has no guidance embedding: guidance_scale has no effect",
+            )

@@ -1,0 +1,168 @@
+"""Parallel sizes: what ``auto`` stands for and whether the sizes cover the ranks."""
+
+from __future__ import annotations
+
+from math import prod
+
+from planner.compile.plan import Topology
+from planner.config.load import AccelerationConfig
+from planner.config.schema import ParallelismConfig
+from planner.diagnostics import Severity
+from planner.models.facts import ModelFacts
+
+_SECTION = "parallelism_config"
+
+
+def resolve_topology(
+    config: AccelerationConfig, model: ModelFacts, world_size: int | None
+) -> Topology:
+    """The mesh of a run; faults are reported to the config, with a one-rank mesh as the result."""
+    parallelism = config.parallelism
+    if parallelism is None:
+        if world_size not in (None, 1):
+            config.report(
+                Severity.ERROR,
+                "idle-ranks",
+                (_SECTION,),
+                f"{world_size} ranks, but the config does not say how they share the work",
+                "parallelism_config: {ulysses_size: auto}",
+            )
+        return Topology()
+    sizes = _resolve_sizes(config, parallelism, world_size)
+    if sizes is None:
+        return Topology()
+    ring, ulysses, tp = sizes
+    _check_flags(config, parallelism, ulysses=ulysses, ring=ring)
+    _check_heads(config, parallelism, model, ulysses=ulysses, tp=tp)
+    return Topology(
+        world_size=ring * ulysses * tp,
+        ring_size=ring,
+        ulysses_size=ulysses,
+        tp_size=tp,
+        ulysses_anything=parallelism.ulysses_anything,
+        ulysses_float8=parallelism.ulysses_float8,
+        ulysses_async=parallelism.ulysses_async,
+        ring_rotate_method=parallelism.ring_rotate_method,
+        ring_convert_to_fp32=parallelism.ring_convert_to_fp32,
+        extra_parallel_modules=tuple(parallelism.extra_parallel_modules),
+    )
+
+
+def _resolve_sizes(
+    config: AccelerationConfig, parallelism: ParallelismConfig, world_size: int | None
+) -> tuple[int, int, int] | None:
+    """(ring, ulysses, tp), or None after a fault."""
+    given = {
+        "ring_size": parallelism.ring_size,
+        "ulysses_size": parallelism.ulysses_size,
+        "tp_size": parallelism.tp_size,
+    }
+    sizes = {key: size if isinstance(size, int) else 1 for key, size in given.items()}
+    auto = [key for key, size in given.items() if size == "auto"]
+    product = prod(sizes.values())
+    if len(auto) > 1:
+        config.report(
+            Severity.ERROR,
+            "several-auto-sizes",
+            (_SECTION, auto[1]),
+            f"only one size can be auto, not both {auto[0]} and {auto[1]}",
+            f"{auto[1]}: 1",
+        )
+        return None
+    if auto:
+        key = auto[0]
+        if world_size is None:
+            config.report(
+                Severity.ERROR,
+                "world-size-unknown",
+                (_SECTION, key),
+                f"{key}: auto follows from the number of ranks, which is not given",
+                "say how many there are, e.g. --gpus 4",
+            )
+            return None
+        if world_size % product:
+            config.report(
+                Severity.ERROR,
+                "sizes-do-not-cover",
+                (_SECTION, key),
+                f"the other sizes multiply to {product}, which does not divide {world_size} ranks",
+                f"use a multiple of {product} ranks",
+            )
+            return None
+        sizes[key] = world_size // product
+    elif world_size is not None and product != world_size:
+        config.report(
+            Severity.ERROR,
+            "sizes-do-not-cover",
+            (_SECTION,),
+            f"ring_size x ulysses_size x tp_size is {product}, but there are {world_size} ranks",
+            f"use {product} ranks, or sizes that multiply to {world_size}, e.g. ulysses_size: auto",
+            at_key=True,
+        )
+        return None
+    if prod(sizes.values()) == 1:
+        config.report(
+            Severity.ERROR,
+            "no-parallelism",
+            (_SECTION,),
+            "no parallelism is enabled: every size is 1",
+            "remove parallelism_config, or use more ranks",
+            at_key=True,
+        )
+        return None
+    return sizes["ring_size"], sizes["ulysses_size"], sizes["tp_size"]
+
+
+def _check_flags(
+    config: AccelerationConfig, parallelism: ParallelismConfig, *, ulysses: int, ring: int
+) -> None:
+    for flag in ("ulysses_anything", "ulysses_float8", "ulysses_async"):
+        if getattr(parallelism, flag) and ulysses == 1:
+            config.report(
+                Severity.ERROR,
+                "flag-without-ulysses",
+                (_SECTION, flag),
+                f"{flag} needs a ulysses_size of at least 2",
+                f"{flag}: false",
+            )
+    if parallelism.ulysses_anything and ring > 1:
+        config.report(
+            Severity.ERROR,
+            "anything-with-ring",
+            (_SECTION, "ulysses_anything"),
+            f"ulysses_anything does not go with ring_size {ring}",
+            "ring_size: 1",
+        )
+
+
+def _check_heads(
+    config: AccelerationConfig,
+    parallelism: ParallelismConfig,
+    model: ModelFacts,
+    *,
+    ulysses: int,
+    tp: int,
+) -> None:
+    for target in model.targets:
+        heads = target.num_attention_heads
+        if heads % tp:
+            config.report(
+                Severity.ERROR,
+                "heads-do-not-divide",
+                (_SECTION, "tp_size"),
+                f"the {heads} attention heads of {target.name} do not divide by tp_size {tp}",
+                f"sizes that divide: {_divisors(heads)}",
+            )
+        elif heads % (ulysses * tp) and not parallelism.ulysses_anything:
+            config.report(
+                Severity.ERROR,
+                "heads-do-not-divide",
+                (_SECTION, "ulysses_size"),
+                f"the {heads} attention heads of {target.name} do not divide by "
+                f"ulysses_size {ulysses} x tp_size {tp}",
+                "ulysses_anything: true",
+            )
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)

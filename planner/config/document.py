@@ -1,0 +1,183 @@
+"""Reads YAML (or JSON) text into plain values and remembers where each one stands.
+
+Hostile text is bounded before anything is built: bytes, nesting, and the number of values that
+aliases expand to. Tags other than those of plain data are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from planner.diagnostics import Diagnostic, Severity
+
+MAX_CONFIG_BYTES = 256 * 1024
+MAX_DEPTH = 16
+MAX_VALUES = 10_000
+
+Path = tuple[str | int, ...]
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value")}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """1-based line and column of a key (or list item) and of its value."""
+
+    key: tuple[int, int]
+    value: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """``value`` is None for an empty text. ``places`` maps the path of every value to its place."""
+
+    value: Any
+    places: dict[Path, Place] = field(default_factory=dict)
+
+
+class DocumentError(ValueError):
+    """The text is no usable YAML; ``diagnostic`` says where and why."""
+
+    def __init__(self, code: str, message: str, *, hint: str = "", at: tuple[int, int]) -> None:
+        super().__init__(message)
+        line, column = at
+        self.diagnostic = Diagnostic(Severity.ERROR, code, "", message, hint, line, column)
+
+
+def parse(text: str | bytes) -> Document:
+    """Plain values (dict, list, str, int, float, bool, None) with their places.
+
+    Raises:
+        DocumentError: the text is too large, not YAML, or not plain data.
+    """
+    source = _decode(text)
+    try:
+        _check_shape(source)
+        root = yaml.compose(source, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise DocumentError(
+            "yaml-syntax",
+            "; ".join(part for part in (error.context, error.problem) if part) or "not YAML",
+            at=_at(mark) if mark else (1, 1),
+        ) from None
+    except yaml.reader.ReaderError as error:
+        line = source.count("\n", 0, error.position) + 1
+        raise DocumentError(
+            "yaml-syntax", f"a character that YAML forbids: {error.reason}", at=(line, 1)
+        ) from None
+    if root is None:
+        return Document(None)
+    builder = _Builder()
+    value = builder.build(root, ())
+    return Document(value, builder.places)
+
+
+def _decode(text: str | bytes) -> str:
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise DocumentError(
+            "config-too-large",
+            f"the config has more than {MAX_CONFIG_BYTES} bytes",
+            at=(1, 1),
+        )
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DocumentError("yaml-syntax", "the config is not UTF-8 text", at=(line, 1)) from None
+
+
+def _check_shape(source: str) -> None:
+    """Bounds nesting before anything is built: the composer recurses, the event stream does not."""
+    depth = 0
+    for event in yaml.parse(source, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise DocumentError(
+                    "config-too-deep",
+                    f"nested deeper than {MAX_DEPTH} levels",
+                    at=_at(event.start_mark),
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _at(mark: Any) -> tuple[int, int]:
+    return mark.line + 1, mark.column + 1
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.places: dict[Path, Place] = {}
+        self._values = 0
+        self._constructor = yaml.constructor.SafeConstructor()
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        self._values += 1
+        at = _at(node.start_mark)
+        if self._values > MAX_VALUES:
+            raise DocumentError(
+                "config-too-large", f"expands to more than {MAX_VALUES} values", at=at
+            )
+        if len(path) > MAX_DEPTH:
+            raise DocumentError("config-too-deep", f"nested deeper than {MAX_DEPTH} levels", at=at)
+        self.places.setdefault(path, Place(at, at))
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            return self._scalar(node)
+        raise DocumentError("yaml-tag", f"the tag {node.tag} is not plain data", at=at)
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        # No key takes a date, so the text itself says more in a diagnostic.
+        if node.tag in (_TAG + "timestamp", _TAG + "value"):
+            return node.value
+        try:
+            return self._constructor.construct_object(node)
+        except (ValueError, OverflowError, yaml.YAMLError):
+            raise DocumentError(
+                "yaml-syntax", f"{node.value[:40]!r} cannot be read", at=_at(node.start_mark)
+            ) from None
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _TAG + "merge":
+                for source in self._merge_sources(value_node):
+                    for key, value in self.build(source, path).items():
+                        merged.setdefault(key, value)
+                continue
+            at = _at(key_node.start_mark)
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _SCALARS:
+                raise DocumentError("yaml-syntax", "a key must be plain text", at=at)
+            key = key_node.value
+            if key in result:
+                raise DocumentError(
+                    "duplicate-key", f"{key!r} stands twice in the same mapping", at=at
+                )
+            child = (*path, key)
+            self.places[child] = Place(at, _at(value_node.start_mark))
+            result[key] = self.build(value_node, child)
+        return {**merged, **result}
+
+    @staticmethod
+    def _merge_sources(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+        # Of several merged mappings the first one that has a key wins.
+        candidates = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        for candidate in candidates:
+            if not isinstance(candidate, yaml.MappingNode):
+                raise DocumentError(
+                    "yaml-syntax", "<< takes a mapping or a list of them", at=_at(node.start_mark)
+                )
+            yield candidate

@@ -1,0 +1,164 @@
+"""The sections of an acceleration config: every key, its type, its range, its default.
+
+Names, defaults and meanings are those of Cache-DiT's YAML, as SGLang Diffusion documents it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_INT = 2**31 - 1
+SCM_PRESETS = ("slow", "medium", "fast", "ultra")
+
+Count = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
+Size = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] | None
+Binary = Annotated[int, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class MaskBins(Section):
+    """A custom steps computation mask: runs of computed and cached steps in turn."""
+
+    compute_bins: Annotated[
+        list[Annotated[int, Field(ge=0, le=MAX_INT)]], Field(min_length=1, max_length=1000)
+    ]
+    cache_bins: Annotated[list[Annotated[int, Field(ge=0, le=MAX_INT)]], Field(max_length=1000)]
+
+
+class CacheConfig(Section):
+    """``cache_config``: DBCache, its calibrator and the steps computation mask (SCM)."""
+
+    cache_type: Annotated[Literal["DBCache"], Field(description="The cache; only DBCache.")] = (
+        "DBCache"
+    )
+    Fn_compute_blocks: Annotated[
+        int, Field(ge=1, le=MAX_INT, description="First blocks that are always computed.")
+    ] = 8
+    Bn_compute_blocks: Annotated[
+        int, Field(ge=0, le=MAX_INT, description="Last blocks that are always computed.")
+    ] = 0
+    residual_diff_threshold: Annotated[
+        float,
+        Field(description="A step is cached while its residual diff is below; <= 0 never caches."),
+    ] = 0.08
+    max_accumulated_residual_diff_threshold: Annotated[
+        float | None, Field(description="Caching ends once the summed residual diffs reach this.")
+    ] = None
+    max_warmup_steps: Annotated[
+        Count, Field(description="Steps before which warm-up computes; <= 0: no warm-up.")
+    ] = 8
+    warmup_interval: Annotated[
+        int, Field(ge=1, le=MAX_INT, description="Every how many warm-up steps one is computed.")
+    ] = 1
+    max_cached_steps: Annotated[
+        Count, Field(description="Most cached steps of a run; < 0: unlimited.")
+    ] = -1
+    max_continuous_cached_steps: Annotated[
+        Count, Field(description="Most cached steps in a row; < 0: unlimited.")
+    ] = -1
+    enable_separate_cfg: Annotated[
+        bool | None, Field(description="Accepted; the request's guidance decides.")
+    ] = None
+    cfg_compute_first: Annotated[
+        bool, Field(description="The unconditional forward comes first.")
+    ] = False
+    cfg_diff_compute_separate: Annotated[
+        bool, Field(description="Each branch computes a residual diff of its own.")
+    ] = True
+    num_inference_steps: Annotated[
+        int | None, Field(ge=1, le=MAX_INT, description="Steps the mask is meant for.")
+    ] = None
+    steps_computation_mask: Annotated[
+        list[Binary] | Literal["slow", "medium", "fast", "ultra"] | MaskBins | None,
+        Field(
+            description="SCM: which steps may be cached.",
+            json_schema_extra={
+                "allowed": "slow, medium, fast, ultra, a list of 0 and 1, or "
+                "{compute_bins: [...], cache_bins: [...]} with counts of at least 0"
+            },
+        ),
+    ] = None
+    steps_computation_policy: Annotated[
+        Literal["dynamic", "static"],
+        Field(description="dynamic: masked steps follow DBCache; static: they are cached."),
+    ] = "dynamic"
+    force_refresh_step_hint: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_INT, description="Forget the cache after this many forwards."),
+    ] = None
+    force_refresh_step_policy: Annotated[
+        Literal["once", "repeat"], Field(description="Once, or every so many forwards.")
+    ] = "once"
+    enable_taylorseer: Annotated[
+        bool, Field(description="Forecast cached steps by a Taylor expansion.")
+    ] = False
+    taylorseer_order: Annotated[
+        int, Field(ge=0, le=16, description="Order of the expansion; 0 reuses the last value.")
+    ] = 1
+    taylorseer_cache_type: Annotated[
+        Literal["residual", "hidden_states"], Field(description="What is forecast.")
+    ] = "residual"
+    enable_encoder_taylorseer: Annotated[
+        bool, Field(description="Forecast the encoder stream too.")
+    ] = False
+    enable_dmd: bool = False
+    dmd_history: Annotated[int, Field(ge=1, le=1000)] = 6
+    dmd_rank: Annotated[int, Field(ge=0, le=1000)] = 0
+    dmd_ridge: Annotated[float, Field(ge=0)] = 1e-8
+    dmd_svd_precision: str = "medium"
+    enable_encoder_dmd: bool | None = None
+    enable_foca: bool = False
+    enable_encoder_foca: bool = False
+    calibrator_cache_type: Literal["residual", "hidden_states"] = "residual"
+
+
+class ParallelismConfig(Section):
+    """``parallelism_config``: how ranks share one forward."""
+
+    backend: Annotated[str | None, Field(description="Accepted; the sizes decide.")] = None
+    ulysses_size: Annotated[Size, Field(description="Ranks that share the heads.")] = None
+    ring_size: Annotated[Size, Field(description="Ranks that share the sequence in a ring.")] = None
+    tp_size: Annotated[Size, Field(description="Ranks that share the weights.")] = None
+    attention_backend: Annotated[str | None, Field(description="As at top level.")] = None
+    ulysses_anything: Annotated[bool, Field(description="Sequences and heads need not divide.")] = (
+        False
+    )
+    ulysses_float8: Annotated[bool, Field(description="FP8 payload of the all-to-all.")] = False
+    ulysses_async: Annotated[bool, Field(description="Overlap projection and all-to-all.")] = False
+    ring_rotate_method: Annotated[
+        Literal["p2p", "allgather"], Field(description="How the ring passes keys and values on.")
+    ] = "p2p"
+    ring_convert_to_fp32: Annotated[bool, Field(description="Merge ring chunks in fp32.")] = True
+    extra_parallel_modules: Annotated[
+        list[Literal["text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder", "vae"]],
+        Field(description="Other components that are parallel too."),
+    ] = []
+
+
+class QuantizeConfig(Section):
+    """``quantize_config``: torchao quantization of the transformer weights."""
+
+    quant_type: Annotated[
+        Literal[
+            "float8_per_row",
+            "float8_per_tensor",
+            "float8_per_block",
+            "float8_weight_only",
+            "int8_per_row",
+            "int8_per_tensor",
+            "int8_weight_only",
+            "int4_weight_only",
+        ],
+        Field(description="What weights (and activations, unless weight_only) become."),
+    ] = "float8_per_row"
+    exclude_layers: Annotated[
+        list[str], Field(description="Layers whose name contains one of these stay as they are.")
+    ] = ["embedder", "embed", "modulation", "mod"]
+    verbose: Annotated[bool, Field(description="List what was quantized and what was not.")] = False
