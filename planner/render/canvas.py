@@ -1,0 +1,72 @@
+"""What the reader's terminal can show: its width, its colours, its characters."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from dataclasses import dataclass
+
+import click
+
+from planner.compile.plan import OpKind
+
+MIN_WIDTH = 40
+
+_GLYPHS = {OpKind.FULL: "█", OpKind.ADAPTIVE: "▒", OpKind.CACHED: "·"}
+_ASCII_GLYPHS = {OpKind.FULL: "#", OpKind.ADAPTIVE: "?", OpKind.CACHED: "."}
+_COLORS = {OpKind.FULL: "blue", OpKind.ADAPTIVE: "yellow", OpKind.CACHED: "green"}
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A surface of ``width`` columns, never narrower than ``MIN_WIDTH``."""
+
+    width: int = 80
+    color: bool = False
+    ascii: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "width", max(self.width, MIN_WIDTH))
+
+    def paint(self, text: str, color: str | None = None, *, bold: bool = False) -> str:
+        return click.style(text, fg=color, bold=bold) if self.color else text
+
+    def dim(self, text: str) -> str:
+        return click.style(text, dim=True) if self.color else text
+
+    def glyph(self, kind: OpKind) -> str:
+        return (_ASCII_GLYPHS if self.ascii else _GLYPHS)[kind]
+
+    def paint_kind(self, text: str, kind: OpKind) -> str:
+        return self.paint(text, _COLORS[kind])
+
+    def show(self, text: str) -> str:
+        """Text from outside, with everything escaped that this surface could not show."""
+        return "".join(map(self._show_character, text))
+
+    def wrap(self, text: str, *, first: str = "", rest: str = "") -> list[str]:
+        """Lines no wider than the surface; a longer word stays whole, so that it can be copied."""
+        lines = textwrap.wrap(
+            text,
+            self.width,
+            initial_indent=first,
+            subsequent_indent=rest,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        return lines or [first.rstrip()]
+
+    def _show_character(self, character: str) -> str:
+        if character.isprintable() and (character.isascii() or not self.ascii):
+            return character
+        return character.encode("unicode_escape").decode("ascii")
+
+
+def display_width(text: str) -> int:
+    """How many terminal columns a text without control characters takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

@@ -1,0 +1,77 @@
+"""A plan as a JSON-ready document."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from planner.compile.compiler import Compilation
+from planner.compile.plan import Calibrator, Column, Estimate, Op, Program
+from planner.diagnostics import Diagnostic
+from planner.render.summary import grouped_targets
+
+
+def plan_document(compilation: Compilation, plan_id: str | None, *, model: str) -> dict[str, Any]:
+    """The same keys in every case; without a plan its parts are null or empty."""
+    program, estimate = compilation.program, compilation.estimate
+    return {
+        "plan_id": plan_id,
+        "model": model,
+        "steps": _steps(program) if program else [],
+        "computed_steps": _computed_steps(estimate) if estimate else None,
+        "columns": [_column(program, column) for column in program.columns] if program else [],
+        "topology": asdict(program.topology) if program else None,
+        "diagnostics": [diagnostic_document(d) for d in compilation.diagnostics],
+    }
+
+
+def diagnostic_document(diagnostic: Diagnostic) -> dict[str, Any]:
+    return {**asdict(diagnostic), "severity": diagnostic.severity.value}
+
+
+def _computed_steps(estimate: Estimate) -> dict[str, int]:
+    return {"min": estimate.min_computed_steps, "max": estimate.max_computed_steps}
+
+
+def _steps(program: Program) -> list[dict[str, Any]]:
+    """The ops that run in each step; ``group`` only where a target has several."""
+    grouped = grouped_targets(program)
+    return [
+        {
+            "index": index,
+            "ops": [
+                _op(op, column, column.target in grouped)
+                for op, column in zip(ops, program.columns, strict=True)
+                if op is not None
+            ],
+        }
+        for index, ops in enumerate(program.steps)
+    ]
+
+
+def _op(op: Op, column: Column, grouped: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {"target": column.target, "branch": column.branch.value}
+    if grouped:
+        document["group"] = column.group
+    document |= {"kind": op.kind.name, "reason": op.reason.name}
+    if op.adaptive is not None:
+        document["threshold"] = op.adaptive.residual_diff_threshold
+    if op.refresh:
+        document["refresh"] = True
+    return document
+
+
+def _column(program: Program, column: Column) -> dict[str, Any]:
+    return {
+        "target": column.target,
+        "branch": column.branch.value,
+        "group": column.group,
+        "num_blocks": program.model.target(column.target).num_blocks(column.block_lists),
+        "Fn_compute_blocks": column.fn_compute_blocks,
+        "Bn_compute_blocks": column.bn_compute_blocks,
+        "calibrator": _calibrator(column.calibrator) if column.calibrator else None,
+    }
+
+
+def _calibrator(calibrator: Calibrator) -> dict[str, Any]:
+    return {**asdict(calibrator), "cache_type": calibrator.cache_type.value}

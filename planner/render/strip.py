@@ -1,0 +1,66 @@
+"""The step strip: one character per step and column, under a ruler, wrapped to the width."""
+
+from __future__ import annotations
+
+from planner.compile.plan import Op, OpKind, Program
+from planner.render.canvas import Canvas
+from planner.render.summary import labels
+
+_INDENT = 2
+_MIN_ROOM = 40
+_TICK = 5
+
+
+def render_strip(program: Program, canvas: Canvas) -> list[str]:
+    """One row per column in each band of steps; bands start at multiples of ten."""
+    names = [canvas.show(label) for label in labels(program)]
+    longest = max(map(len, names), default=0)
+    inline = canvas.width - _INDENT - longest - 2 >= _MIN_ROOM
+    left = _INDENT + (longest + 2 if inline else 2)
+    room = canvas.width - left
+    steps = program.num_inference_steps
+    cell = 2 if 2 * steps <= room else 1
+    band = steps if cell * steps <= room else room // (10 * cell) * 10
+    lines: list[str] = []
+    for start in range(0, steps, band):
+        stop = min(start + band, steps)
+        lines += [""] if lines else []
+        lines.append(" " * left + canvas.dim(_ruler(start, stop, cell, room)))
+        for index, name in enumerate(names):
+            row = "".join(_cell(program.steps[i][index], cell, canvas) for i in range(start, stop))
+            if inline:
+                lines.append(f"{' ' * _INDENT}{name.ljust(longest)}  {row}".rstrip())
+            else:
+                lines += [f"{' ' * _INDENT}{name}", f"{' ' * left}{row}".rstrip()]
+    return lines
+
+
+def render_legend(program: Program, canvas: Canvas, words: dict[OpKind, str]) -> list[str]:
+    """The glyphs that the strip of a program holds."""
+    ops = [op for step in program.steps for op in step]
+    present = {op.kind for op in ops if op is not None}
+    entries = [
+        (f"{canvas.glyph(kind)} {word}", canvas.paint_kind(canvas.glyph(kind), kind) + f" {word}")
+        for kind, word in words.items()
+        if kind in present
+    ]
+    if None in ops:
+        entries.append(("blank: does not run", "blank: does not run"))
+    gap = " " * 3
+    if _INDENT + len(gap.join(plain for plain, _ in entries)) <= canvas.width:
+        return [" " * _INDENT + gap.join(painted for _, painted in entries)]
+    return [" " * _INDENT + painted for _, painted in entries]
+
+
+def _cell(op: Op | None, cell: int, canvas: Canvas) -> str:
+    return (
+        " " * cell
+        if op is None
+        else canvas.paint_kind(canvas.glyph(op.kind), op.kind) + " " * (cell - 1)
+    )
+
+
+def _ruler(start: int, stop: int, cell: int, room: int) -> str:
+    tick = _TICK if len(str(stop)) < _TICK * cell else 2 * _TICK
+    marks = "".join(str(i).ljust(tick * cell) for i in range(start, stop, tick))
+    return marks.rstrip()[:room]

@@ -1,0 +1,145 @@
+"""A plan in sentences, with the key names of the YAML."""
+
+from __future__ import annotations
+
+from planner.compile.compiler import Compilation
+from planner.compile.plan import AdaptiveRule, CacheType, Estimate, OpKind, Program, Topology
+from planner.compile.request import Request
+from planner.render.summary import by_column, may_cache, refreshed_steps, rules, spans
+
+KIND_WORDS = {
+    OpKind.FULL: "full",
+    OpKind.ADAPTIVE: "adaptive (full or cached, decided at run time)",
+    OpKind.CACHED: "cached",
+}
+
+
+def short_id(plan_id: str) -> str:
+    return plan_id[:12]
+
+
+def facts(compilation: Compilation) -> list[tuple[str, str]]:
+    """Everything about a plan but its steps: pairs of a heading and a sentence."""
+    program, estimate = compilation.program, compilation.estimate
+    if program is None or estimate is None:
+        return []
+    n = program.num_inference_steps
+    found = [("computes", computed_steps(estimate, n)), ("speed-up", speed_up(estimate, n))]
+    for label, each in by_column(program, lambda c: rules(program, c)):
+        found += [("DBCache", _about(label, rule_in_words(rule))) for rule in each]
+    for label, text in by_column(program, lambda c: _blocks(program, c)):
+        found += [("blocks", _about(label, text))] if text else []
+    for label, text in by_column(program, lambda c: _calibrator(program, c)):
+        found += [("calibrator", _about(label, text))] if text else []
+    if refreshed := refreshed_steps(program):
+        found.append(("refresh", f"the cache starts anew before step {spans(refreshed)}"))
+    if program.topology.world_size > 1:
+        found.append(("topology", _topology(program.topology)))
+    if program.placement.quant_type:
+        excluded = ", ".join(program.placement.exclude_layers)
+        found.append(
+            (
+                "quantized",
+                f"quant_type {program.placement.quant_type}"
+                + (f", exclude_layers {excluded}" if excluded else ""),
+            )
+        )
+    if program.attention_backend:
+        found.append(("attention", f"attention_backend {program.attention_backend}"))
+    return found
+
+
+def request_in_words(request: Request, times: str = "×") -> str:
+    parts = [f"{request.num_inference_steps} steps"]
+    if request.width and request.height:
+        parts.append(f"{request.width} {times} {request.height} pixels")
+    if request.guidance_scale is not None:
+        parts.append(f"guidance {request.guidance_scale:g}")
+    world = request.world_size or 1
+    parts.append(f"{world} GPU{'s' * (world > 1)}")
+    return ", ".join(parts)
+
+
+def computed_steps(estimate: Estimate, steps: int) -> str:
+    low, high = estimate.min_computed_steps, estimate.max_computed_steps
+    return f"{low} of {steps} steps" if low == high else f"{low} to {high} of {steps} steps"
+
+
+def speed_up(estimate: Estimate, steps: int) -> str:
+    """The range that the step count allows; a cached step is taken to cost nothing."""
+    low, high = (
+        f"{steps / n:.2f}x" if n else "unbounded"
+        for n in (estimate.max_computed_steps, estimate.min_computed_steps)
+    )
+    span = low if low == high else f"{low} to {high}"
+    return f"{span} by step count: an ideal bound, not a promise"
+
+
+def rule_in_words(rule: AdaptiveRule) -> str:
+    """The runtime test of an adaptive op, in the key names of the YAML."""
+    limits = []
+    if rule.max_continuous_cached_steps is not None:
+        limits.append(f"max_continuous_cached_steps {rule.max_continuous_cached_steps} in a row")
+    if rule.max_cached_steps is not None:
+        limits.append(f"max_cached_steps {rule.max_cached_steps} in all")
+    if rule.max_accumulated_residual_diff_threshold is not None:
+        limits.append(
+            "an accumulated diff of max_accumulated_residual_diff_threshold "
+            f"{rule.max_accumulated_residual_diff_threshold:g}"
+        )
+    test = (
+        "an adaptive step is cached while its residual diff is below "
+        f"residual_diff_threshold {rule.residual_diff_threshold:g}"
+    )
+    return f"{test}, up to {' and '.join(limits)}" if limits else f"{test}, without a limit"
+
+
+def _about(label: str, text: str) -> str:
+    return f"{label}: {text}" if label else text
+
+
+def _blocks(program: Program, index: int) -> str:
+    if not may_cache(program, index):
+        return ""
+    column = program.columns[index]
+    total = program.model.target(column.target).num_blocks(column.block_lists)
+    return (
+        f"a cached step still computes the first {column.fn_compute_blocks} and the last "
+        f"{column.bn_compute_blocks} of {total} blocks (Fn_compute_blocks, Bn_compute_blocks)"
+    )
+
+
+def _calibrator(program: Program, index: int) -> str:
+    calibrator = program.columns[index].calibrator
+    if calibrator is None or not may_cache(program, index):
+        return ""
+    what = "residual" if calibrator.cache_type is CacheType.RESIDUAL else "hidden states"
+    also = ", and the encoder's" if calibrator.encoder else ""
+    if calibrator.taylorseer_order is None:
+        return f"none, the last {what} is reused{also}"
+    return f"TaylorSeer of order {calibrator.taylorseer_order} predicts the {what}{also}"
+
+
+def _topology(topology: Topology) -> str:
+    axes = [
+        f"{name} {size}"
+        for name, size in (
+            ("ring_size", topology.ring_size),
+            ("ulysses_size", topology.ulysses_size),
+            ("tp_size", topology.tp_size),
+        )
+        if size > 1
+    ]
+    flags = [
+        name
+        for name, on in (
+            ("ulysses_anything", topology.ulysses_anything),
+            ("ulysses_float8", topology.ulysses_float8),
+            ("ulysses_async", topology.ulysses_async),
+        )
+        if on
+    ]
+    extra = topology.extra_parallel_modules
+    shared = [f"extra_parallel_modules {', '.join(extra)}"] if extra else []
+    mesh = [" x ".join(axes)] if axes else []
+    return f"{topology.world_size} ranks: " + ", ".join([*mesh, *flags, *shared])
