@@ -1,0 +1,42 @@
+"""The ``ditplan`` command. A subcommand's module is imported when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+# Command -> its module's attribute and the line that `ditplan --help` shows.
+_COMMANDS = {
+    "preview": ("planner.cli.preview:preview", "Show the plan of a config, without a GPU."),
+    "generate": ("planner.cli.generate:generate", "Generate a picture from a prompt."),
+    "serve": ("planner.cli.serve:serve", "Run a planner or an executor as a service."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its commands by name, so that one does not pay for another's imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ditplan")
+def cli() -> None:
+    """Serving for diffusion transformers in which what every denoising step computes is a plan."""
+
+
+def main() -> None:
+    cli(prog_name="ditplan")
