@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import Tensor, nn
 
+from executor.engine.execution import Execution, ProgramMismatchError
 from executor.engine.program import Program, StepOutcome
+
+__all__ = ["ProgramMismatchError", "RunCancelled", "RunResult", "RunSpec", "check", "run"]
 
 
 class RunCancelled(Exception):
     """The run was cancelled before its last step ended."""
-
-
-class ProgramMismatchError(ValueError):
-    """The program does not fit the pipeline; the message says what differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class RunResult:
     """``latents`` are the final ones as the scheduler left them, fp32 on the CPU."""
 
     images: list[Image]
-    latents: torch.Tensor
+    latents: Tensor
     steps: tuple[StepOutcome, ...]
     denoise_seconds: float
     total_seconds: float
@@ -44,7 +45,7 @@ class RunResult:
 
 def check(pipeline: Any, program: Program) -> None:
     """Raises ProgramMismatchError where the program could not run on the pipeline."""
-    raise NotImplementedError
+    Execution(_targets(pipeline, program), program)
 
 
 def run(
@@ -64,4 +65,59 @@ def run(
         RunCancelled: ``is_cancelled`` said so.
         ProgramMismatchError: the program does not fit the pipeline.
     """
-    raise NotImplementedError
+
+    def stop_if_cancelled() -> None:
+        if is_cancelled():
+            raise RunCancelled
+
+    execution = Execution(_targets(pipeline, program), program, stop_if_cancelled)
+    steps: list[StepOutcome] = []
+    latents: list[Tensor] = []
+
+    def end_step(_: Any, step: int, timestep: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        steps.append(execution.end_step())
+        on_step(steps[-1])
+        latents[:] = [state["latents"]]
+        stop_if_cancelled()
+        return {}
+
+    began = time.perf_counter()
+    with execution.attached():
+        output = pipeline(
+            prompt=spec.prompt,
+            height=spec.height,
+            width=spec.width,
+            num_inference_steps=len(program.steps),
+            generator=torch.Generator("cpu").manual_seed(spec.seed),
+            callback_on_step_end=end_step,
+            callback_on_step_end_tensor_inputs=["latents"],
+            **_optional_arguments(pipeline, spec),
+        )
+    if len(steps) != len(program.steps):
+        raise ProgramMismatchError(
+            f"the pipeline ran {len(steps)} steps, the program has {len(program.steps)}"
+        )
+    return RunResult(
+        images=list(output.images),
+        latents=latents[0].float().cpu(),
+        steps=tuple(steps),
+        denoise_seconds=sum(step.milliseconds for step in steps) / 1e3,
+        total_seconds=time.perf_counter() - began,
+    )
+
+
+def _targets(pipeline: Any, program: Program) -> Mapping[str, nn.Module]:
+    names = {column.target for column in program.columns}
+    return {name: module for name in names if (module := getattr(pipeline, name, None)) is not None}
+
+
+def _optional_arguments(pipeline: Any, spec: RunSpec) -> dict[str, Any]:
+    """Arguments of the call that depend on the request or on the checkpoint's tokenizer."""
+    arguments: dict[str, Any] = {}
+    if spec.guidance_scale is not None:
+        arguments["guidance_scale"] = spec.guidance_scale
+    # The padding that the checkpoint was trained with, where it is shorter than the usual 512.
+    tokenizer = getattr(pipeline, "tokenizer_2", None)
+    if tokenizer is not None:
+        arguments["max_sequence_length"] = min(512, tokenizer.model_max_length)
+    return arguments

@@ -1,0 +1,128 @@
+"""The cache state of one run. It lives in the arena, and dies with it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from executor.engine.calibrators import Forecast, Reuse, TaylorSeer
+from executor.engine.families import Streams
+from executor.engine.program import (
+    AdaptiveRule,
+    CacheType,
+    Calibrator,
+    Column,
+    Op,
+    OpKind,
+    OpOutcome,
+    Program,
+)
+
+
+class Arena:
+    """The state of every column of a program."""
+
+    def __init__(self, program: Program) -> None:
+        self.columns = tuple(
+            ColumnState(column, [step[c] for step in program.steps])
+            for c, column in enumerate(program.columns)
+        )
+
+
+class ColumnState:
+    """Buffers and counters of one column: what its ops read and write.
+
+    Every tensor has the shape and dtype of the model's hidden (or encoder) stream. Nothing is
+    stored that no later op of the column could read.
+    """
+
+    def __init__(self, column: Column, ops: list[Op | None]) -> None:
+        self._calibrator = column.calibrator or Calibrator()
+        kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
+        self._last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
+        self._last_cached = max((s for s, kind in kinds if kind is not OpKind.FULL), default=-1)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Forgets everything."""
+        self._reference: Tensor | None = None
+        self._reference_mean: Tensor | None = None
+        # By stream: hidden, encoder.
+        self._forecasts: tuple[Forecast, Forecast] = (
+            _forecast(self._calibrator),
+            _forecast(self._calibrator if self._calibrator.encoder else Calibrator()),
+        )
+        self._cached_steps = 0
+        self._streak = 0
+        self._accumulated = 0.0
+
+    def begin(self) -> None:
+        """To be called once a forward, before anything else."""
+        for forecast in self._forecasts:
+            forecast.tick()
+
+    def decide(self, step: int, op: Op, before: Tensor, after: Tensor) -> OpOutcome:
+        """What the op does, given the hidden stream before and after the first blocks."""
+        keep = step < self._last_test
+        change = after - before if keep or op.adaptive is not None else None
+        kind, diff = op.kind, None
+        if op.adaptive is not None:
+            assert change is not None
+            kind, diff = self._test(op.adaptive, change)
+        if kind is OpKind.CACHED:
+            self._streak += 1
+            self._cached_steps += 1
+        else:
+            self._streak = 0
+            if keep:
+                assert change is not None
+                self._reference, self._reference_mean = change, change.abs().mean()
+        return OpOutcome(kind, diff)
+
+    def _test(self, rule: AdaptiveRule, change: Tensor) -> tuple[OpKind, float | None]:
+        """The DBCache test (semantics of Cache-DiT).
+
+        The residual diff is the relative L1 change of what the first blocks add, against the last
+        computed step, in the dtype of the model. Reading it is the one host synchronisation.
+        """
+        if (
+            _reached(self._cached_steps, rule.max_cached_steps)
+            or _reached(self._streak, rule.max_continuous_cached_steps)
+            or _reached(self._accumulated, rule.max_accumulated_residual_diff_threshold)
+            or self._reference is None
+            or self._reference_mean is None
+        ):
+            return OpKind.FULL, None
+        if rule.residual_diff_threshold >= 1:
+            return OpKind.CACHED, None
+        diff = float((self._reference - change).abs().mean() / self._reference_mean)
+        if diff > 0:
+            self._accumulated += diff
+        return (OpKind.CACHED if diff < rule.residual_diff_threshold else OpKind.FULL), diff
+
+    def stores(self, step: int) -> bool:
+        """Whether a later step may reuse what this one computes."""
+        return step < self._last_cached
+
+    def store(self, before: Streams, after: Streams) -> None:
+        """Remembers what the middle blocks made of the streams."""
+        residual = self._calibrator.cache_type is CacheType.RESIDUAL
+        for forecast, old, new in zip(self._forecasts, before, after, strict=False):
+            forecast.update(new - old if residual else new)
+
+    def apply(self, streams: Streams) -> Streams:
+        """The streams as the skipped middle blocks would have left them."""
+        residual = self._calibrator.cache_type is CacheType.RESIDUAL
+        predicted = (
+            forecast.predict() + stream if residual else forecast.predict()
+            for forecast, stream in zip(self._forecasts, streams, strict=False)
+        )
+        return tuple(stream.contiguous() for stream in predicted)
+
+
+def _forecast(calibrator: Calibrator) -> Forecast:
+    order = calibrator.taylorseer_order
+    return Reuse() if order is None else TaylorSeer(order)
+
+
+def _reached(value: float, limit: float | None) -> bool:
+    return limit is not None and value >= limit
