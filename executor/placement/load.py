@@ -1,0 +1,160 @@
+"""Loads a pipeline onto a device, once, before any work is taken."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from executor.placement import checkpoint
+from executor.placement.checkpoint import Checkpoint
+from executor.placement.device import (
+    DeviceChoice,
+    DtypeChoice,
+    choose_device,
+    choose_dtype,
+    device_name,
+)
+from executor.placement.errors import PlacementError
+from executor.placement.quiet import silence_libraries
+
+SOFTWARE = ("ditplan", "torch", "diffusers", "transformers")
+TRUE = ("1", "ON", "YES", "TRUE")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPipeline:
+    """A pipeline that holds its placement until the process ends."""
+
+    pipeline: Any
+    checkpoint: Checkpoint
+    served_name: str
+    device: str
+    device_name: str
+    dtype: str
+    versions: tuple[str, ...]
+    world_size: int = 1
+
+
+def load(
+    model: str,
+    *,
+    served_name: str | None = None,
+    device: DeviceChoice = DeviceChoice.AUTO,
+    dtype: DtypeChoice = DtypeChoice.AUTO,
+) -> LoadedPipeline:
+    """Loads a diffusers checkpoint directory, or a hub name.
+
+    Only safetensors weights are read and no code of the checkpoint is run. On the CPU two loads
+    of one checkpoint compute bit-equal results.
+
+    Raises:
+        PlacementError: something is missing, unreadable or not supported.
+    """
+    target = choose_device(device)
+    precision = choose_dtype(dtype, target)
+    silence_libraries()
+    directory = resolve(model)
+    found = checkpoint.inspect(directory)
+    _refuse_unsupported(found)
+    pipeline = _from_pretrained(directory, precision)
+    _refuse_missing_weights(pipeline, found)
+    if target.type == "cpu":
+        _own_memory(pipeline)
+    pipeline.to(target)
+    pipeline.set_progress_bar_config(disable=True)
+    return LoadedPipeline(
+        pipeline=pipeline,
+        checkpoint=found,
+        served_name=served_name or (str(directory) if Path(model).is_dir() else model),
+        device=target.type,
+        device_name=device_name(target),
+        dtype=str(precision).removeprefix("torch."),
+        versions=tuple(f"{name} {version(name)}" for name in SOFTWARE),
+    )
+
+
+def resolve(model: str) -> Path:
+    """The absolute directory of a model: itself, or where the hub's cache keeps it.
+
+    Raises:
+        PlacementError: neither a directory nor a hub name that can be had.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path.absolute()
+    if path.is_absolute() or model.startswith(".") or model.count("/") != 1:
+        raise PlacementError(f"{model}: no such directory")
+    from diffusers import DiffusionPipeline
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE
+    try:
+        return Path(
+            DiffusionPipeline.download(model, use_safetensors=True, local_files_only=offline)
+        )
+    except Exception as error:
+        raise PlacementError(
+            f"{model}: neither a directory nor a model that the hub gives"
+            f"{' offline' if offline else ''}: {_first_line(error)}"
+        ) from error
+
+
+def _refuse_unsupported(found: Checkpoint) -> None:
+    from executor.engine.families import FAMILIES
+
+    transformer = found.config("transformer/config.json").get("_class_name")
+    if transformer not in FAMILIES:
+        raise PlacementError(
+            f"{found.directory}: {found.pipeline_class} with transformer {transformer} is not "
+            f"supported; supported transformers: {', '.join(sorted(FAMILIES))}"
+        )
+
+
+def _from_pretrained(directory: Path, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+            str(directory), dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    except Exception as error:
+        # Whatever a library raises here is about the checkpoint: there is nothing else yet.
+        raise PlacementError(
+            f"{directory}: cannot be loaded: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def _refuse_missing_weights(pipeline: Any, found: Checkpoint) -> None:
+    """Diffusers fills missing weights with random ones and only warns.
+
+    Text encoders are left out: transformers ties and renames weights while loading.
+    """
+    from diffusers import ModelMixin
+
+    for component, stored in found.tensors.items():
+        module = getattr(pipeline, component, None)
+        if not isinstance(module, torch.nn.Module) or not isinstance(module, ModelMixin):
+            continue
+        missing = sorted(module.state_dict().keys() - stored)
+        if missing:
+            raise PlacementError(
+                f"{found.directory / component}: {len(missing)} weights are missing, "
+                f"e.g. {missing[0]}"
+            )
+
+
+def _own_memory(pipeline: Any) -> None:
+    """Copies memory-mapped weights: their alignment changes the last bits of matrix products."""
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            for tensor in (*component.parameters(), *component.buffers()):
+                tensor.data = tensor.data.clone()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"

@@ -1,0 +1,69 @@
+"""What a plan wants of the executor that runs it, and whether this one has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from executor.placement.load import LoadedPipeline
+
+NATIVE_ATTENTION = "native"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRequirement:
+    """A transformer by its attribute on the pipeline, with the blocks of each of its lists."""
+
+    name: str
+    transformer_class: str
+    block_lists: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """The part of a plan that is settled before its first step."""
+
+    pipeline_class: str
+    targets: tuple[TargetRequirement, ...]
+    world_size: int
+    quant_type: str = ""
+    attention_backend: str = ""
+
+
+def differences(loaded: LoadedPipeline, wanted: Requirements) -> list[str]:
+    """What keeps this executor from running the plan, each in words; nothing where it fits."""
+    found = []
+    if wanted.pipeline_class != loaded.checkpoint.pipeline_class:
+        found.append(
+            f"the plan is for {wanted.pipeline_class}, "
+            f"the executor holds {loaded.checkpoint.pipeline_class}"
+        )
+    for target in wanted.targets:
+        found += _target_differences(loaded.pipeline, target)
+    if wanted.world_size != loaded.world_size:
+        found.append(
+            f"the plan is for {wanted.world_size} ranks, the executor has {loaded.world_size}"
+        )
+    if wanted.quant_type:
+        found.append(
+            f"the plan wants {wanted.quant_type} weights, the executor holds {loaded.dtype}"
+        )
+    if wanted.attention_backend not in ("", NATIVE_ATTENTION):
+        found.append(
+            f"the plan wants attention backend {wanted.attention_backend}, "
+            f"the executor has {NATIVE_ATTENTION}"
+        )
+    return found
+
+
+def _target_differences(pipeline: Any, target: TargetRequirement) -> list[str]:
+    transformer = getattr(pipeline, target.name, None)
+    held = type(transformer).__name__ if transformer is not None else "nothing"
+    if held != target.transformer_class:
+        return [f"the plan's {target.name} is {target.transformer_class}, here it is {held}"]
+    found = []
+    for name, num_blocks in target.block_lists:
+        blocks = len(getattr(transformer, name, ()))
+        if blocks != num_blocks:
+            found.append(f"the plan has {num_blocks} {target.name}.{name}, here are {blocks}")
+    return found
