@@ -1,0 +1,132 @@
+"""Asks the planner for work."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import grpc
+from ditplan.dispatch.v1.dispatch_pb2 import AcquireLeaseRequest, AcquireLeaseResponse, Lease
+from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
+from ditplan.v1.executor_pb2 import Executor
+from structlog.typing import FilteringBoundLogger
+
+from executor.agent.backoff import Backoff
+from executor.agent.status import Status
+
+WAIT_SECONDS = 20.0
+# While it is not known whether the planner is there, so that the answer comes soon.
+PROBE_WAIT_SECONDS = 1.0
+# What the answer may take on top of the wait.
+ANSWER_SECONDS = 10.0
+STOP_POLL_SECONDS = 0.2
+FIRST_RETRY_SECONDS = 0.1
+MOST_RETRY_SECONDS = 5.0
+# Trying again would not help.
+FATAL = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A channel opened again must not find the connection that went dumb.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+)
+
+
+class RefusedByPlannerError(Exception):
+    """The planner does not want this executor; the message says why."""
+
+
+class Dialer:
+    """Holds the channel to the planner and asks for one lease after the other."""
+
+    def __init__(
+        self,
+        planner: str,
+        executor: Executor,
+        *,
+        stop: threading.Event,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._planner = planner
+        self._executor = executor
+        self._stop = stop
+        self._log = log
+        self._backoff = Backoff(first=FIRST_RETRY_SECONDS, most=MOST_RETRY_SECONDS)
+        self._reachable: bool | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._channel = grpc.insecure_channel(self._planner, options=CHANNEL_OPTIONS)
+        self.stub = DispatchServiceStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def acquire(self) -> Lease | None:
+        """Waits for work, however long; None once `stop` is set.
+
+        Raises:
+            RefusedByPlannerError: the planner's answer is final.
+        """
+        while not self._stop.is_set():
+            wait = WAIT_SECONDS if self._reachable else PROBE_WAIT_SECONDS
+            asked_at = time.monotonic()
+            response = self._ask(wait)
+            if response is not None:
+                if response.HasField("lease"):
+                    self._backoff.reset()
+                    return response.lease
+                if time.monotonic() - asked_at >= wait / 2:
+                    self._backoff.reset()
+                    continue
+            # Unreachable, or it does not wait: a planner that is about to stop.
+            self._stop.wait(self._backoff.next())
+        return None
+
+    def _ask(self, wait: float) -> AcquireLeaseResponse | None:
+        """One call; None where it failed or was given up for `stop`."""
+        answered = threading.Event()
+        call = self.stub.AcquireLease.future(
+            AcquireLeaseRequest(executor=self._executor, wait_seconds=wait),
+            timeout=wait + ANSWER_SECONDS,
+        )
+        call.add_done_callback(lambda _: answered.set())
+        while not answered.wait(STOP_POLL_SECONDS):
+            if self._stop.is_set():
+                call.cancel()
+        try:
+            response = call.result()
+        except grpc.FutureCancelledError:
+            return None
+        except grpc.RpcError as error:
+            self._failed(Status.of(error))
+            return None
+        self._note(reachable=True)
+        return response
+
+    def _failed(self, status: Status) -> None:
+        if status.code in FATAL:
+            raise RefusedByPlannerError(f"planner {self._planner}: {status}")
+        self._note(reachable=False, status=str(status))
+        if status.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self.close()
+            self._open()
+
+    def _note(self, *, reachable: bool, **facts: object) -> None:
+        """Logs a change of state, not every try."""
+        if reachable is self._reachable:
+            return
+        self._reachable = reachable
+        if reachable:
+            self._log.info("asking the planner for work", planner=self._planner)
+        else:
+            self._log.warning("planner unreachable, retrying", planner=self._planner, **facts)

@@ -1,0 +1,139 @@
+"""Executes one leased run, in the thread that calls it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+import torch
+from ditplan.dispatch.v1.dispatch_pb2 import Completion, Lease, RunFailure
+from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
+from ditplan.identity import plan_id
+from structlog.typing import FilteringBoundLogger
+
+from executor import codec
+from executor.agent.artifacts import ArtifactFile, encode
+from executor.agent.delivery import Delivery, RejectedArtifactError
+from executor.agent.failures import DamagedPlanError, RefusedRunError, describe, failure
+from executor.agent.lease import Assignment, LeasedRun
+from executor.agent.shutdown import Shutdown
+from executor.engine import run as engine
+from executor.engine.program import Program
+from executor.placement.load import LoadedPipeline
+from executor.placement.requirements import differences
+
+ASSIGNMENT_SECONDS = 30.0
+DELIVERY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    files: list[ArtifactFile]
+    completion: Completion
+
+
+class Runner:
+    """Runs what is leased to this executor on its pipeline, one run after the other."""
+
+    def __init__(
+        self,
+        loaded: LoadedPipeline,
+        *,
+        name: str,
+        shutdown: Shutdown,
+        on_begin: Callable[[str, str], None],
+        log: FilteringBoundLogger,
+        delivery_seconds: float = DELIVERY_SECONDS,
+    ) -> None:
+        """``on_begin`` is told generation and plan id once a run has its program."""
+        self._loaded = loaded
+        self._name = name
+        self._shutdown = shutdown
+        self._on_begin = on_begin
+        self._log = log
+        self._delivery_seconds = delivery_seconds
+
+    def run(self, stub: DispatchServiceStub, lease: Lease) -> None:
+        """From the lease to its end. A run that fails is reported; nothing is raised for it."""
+        log = self._log.bind(generation=lease.generation, epoch=lease.epoch)
+        with LeasedRun(stub, lease, self._name, log) as leased:
+            outcome = self._attempt(leased, log)
+            if isinstance(outcome, RunFailure) and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            give_up_at = time.monotonic() + self._delivery_seconds
+            delivery = Delivery(leased, deadline=lambda: self._shutdown.limit(give_up_at), log=log)
+            final = _store(delivery, outcome) if isinstance(outcome, Success) else outcome
+            if final is not None:
+                delivery.conclude(final)
+
+    def _attempt(self, leased: LeasedRun, log: FilteringBoundLogger) -> Success | RunFailure | None:
+        """Runs it; None where there is no one to tell what came of it."""
+        try:
+            assignment = leased.assignment(ASSIGNMENT_SECONDS)
+            if assignment is None:
+                return self._stopped(leased, log)
+            log = log.bind(plan_id=assignment.plan_id)
+            self._on_begin(leased.lease.generation, assignment.plan_id)
+            log.info("run started", steps=len(assignment.program.steps))
+            result = self._denoise(leased, assignment)
+            files = encode(result, save_latents=assignment.spec.save_latents)
+            log.info("run finished", seconds=round(result.total_seconds, 3))
+            return Success(
+                files,
+                Completion(
+                    denoise_seconds=result.denoise_seconds, total_seconds=result.total_seconds
+                ),
+            )
+        except engine.RunCancelled:
+            return self._stopped(leased, log)
+        except Exception as error:
+            outcome = describe(error)
+            log.exception("run failed", code=outcome.code)
+            return outcome
+
+    def _denoise(self, leased: LeasedRun, assignment: Assignment) -> engine.RunResult:
+        program = self._accept(assignment)
+        result = engine.run(
+            self._loaded.pipeline,
+            program,
+            codec.spec_from_proto(assignment.spec),
+            on_step=lambda outcome: leased.report(codec.step_to_proto(outcome)),
+            is_cancelled=lambda: leased.stopped or self._shutdown.expired,
+        )
+        if leased.stopped:
+            raise engine.RunCancelled
+        return result
+
+    def _accept(self, assignment: Assignment) -> Program:
+        """The program, if it is the one that was planned and this executor can run it."""
+        computed = plan_id(assignment.program)
+        if computed != assignment.plan_id:
+            raise DamagedPlanError(f"the program has id {computed}, not {assignment.plan_id}")
+        program = codec.program_from_proto(assignment.program)
+        found = differences(self._loaded, codec.requirements_from_proto(assignment.program))
+        if found:
+            raise RefusedRunError("; ".join(found))
+        engine.check(self._loaded.pipeline, program)
+        return program
+
+    def _stopped(self, leased: LeasedRun, log: FilteringBoundLogger) -> RunFailure | None:
+        if leased.lost:
+            return None
+        if leased.cancel_reason is not None:
+            log.info("run cancelled", reason=leased.cancel_reason)
+            return failure(grpc.StatusCode.CANCELLED, leased.cancel_reason)
+        if self._shutdown.expired:
+            log.warning("run stopped: the drain took too long")
+            return failure(grpc.StatusCode.UNAVAILABLE, "the executor was stopped", retryable=True)
+        log.warning("no program came with the lease")
+        return None
+
+
+def _store(delivery: Delivery, success: Success) -> Completion | RunFailure | None:
+    """What is left to say once the files are stored, or cannot be."""
+    try:
+        return success.completion if delivery.store(success.files) else None
+    except RejectedArtifactError as error:
+        return failure(error.code, str(error))
