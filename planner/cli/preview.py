@@ -39,12 +39,12 @@ def read_config(path: str) -> bytes:
         InputError: it cannot be read.
     """
     try:
-        if path == STDIN:
-            return sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1)
-        with open(path, "rb") as file:
+        if path == STDIN and sys.stdin is None:
+            raise OSError("standard input is closed")
+        with sys.stdin.buffer if path == STDIN else open(path, "rb") as file:
             return file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
-        message = f"{click.format_filename(path)}: {error.strerror or error}"
+        message = f"{path}: {error.strerror or error}"
         raise InputError(_error("unreadable-config", "config", message)) from None
 
 

@@ -29,7 +29,7 @@ class Canvas:
         object.__setattr__(self, "width", max(self.width, MIN_WIDTH))
 
     def paint(self, text: str, color: str | None = None, *, bold: bool = False) -> str:
-        return click.style(text, fg=color, bold=bold) if self.color else text
+        return click.style(text, fg=color, bold=bold or None) if self.color else text
 
     def dim(self, text: str) -> str:
         return click.style(text, dim=True) if self.color else text

@@ -43,7 +43,8 @@ def _render(d: Diagnostic, lines: Sequence[str], source_name: str, canvas: Canva
     color = _COLORS[d.severity]
     out = [canvas.paint(head, color, bold=True) + first.removeprefix(head), *more]
     if d.line:
-        place = f"{canvas.show(source_name)}:{d.line}:{d.column}"
+        field = f" ({canvas.show(d.field)})" if d.field else ""
+        place = f"{canvas.show(source_name)}:{d.line}:{d.column}{field}"
         out.append(f"  {canvas.paint('-->', 'blue')} {place}")
         if d.line <= len(lines):
             out += _excerpt(d, lines, canvas)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from planner.compile.compiler import Compilation
-from planner.compile.plan import Calibrator, Column, Estimate, Op, Program
+from planner.compile.plan import Calibrator, Column, Estimate, Op, Program, Topology
 from planner.diagnostics import Diagnostic
 from planner.render.summary import grouped_targets
 
@@ -20,7 +20,7 @@ def plan_document(compilation: Compilation, plan_id: str | None, *, model: str) 
         "steps": _steps(program) if program else [],
         "computed_steps": _computed_steps(estimate) if estimate else None,
         "columns": [_column(program, column) for column in program.columns] if program else [],
-        "topology": asdict(program.topology) if program else None,
+        "topology": _topology(program.topology) if program else None,
         "diagnostics": [diagnostic_document(d) for d in compilation.diagnostics],
     }
 
@@ -71,6 +71,10 @@ def _column(program: Program, column: Column) -> dict[str, Any]:
         "Bn_compute_blocks": column.bn_compute_blocks,
         "calibrator": _calibrator(column.calibrator) if column.calibrator else None,
     }
+
+
+def _topology(topology: Topology) -> dict[str, Any]:
+    return {**asdict(topology), "extra_parallel_modules": list(topology.extra_parallel_modules)}
 
 
 def _calibrator(calibrator: Calibrator) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+
 from planner.compile.plan import Op, OpKind, Program
 from planner.render.canvas import Canvas
 from planner.render.summary import labels
@@ -27,7 +30,7 @@ def render_strip(program: Program, canvas: Canvas) -> list[str]:
         lines += [""] if lines else []
         lines.append(" " * left + canvas.dim(_ruler(start, stop, cell, room)))
         for index, name in enumerate(names):
-            row = "".join(_cell(program.steps[i][index], cell, canvas) for i in range(start, stop))
+            row = _row((ops[index] for ops in program.steps[start:stop]), cell, canvas)
             if inline:
                 lines.append(f"{' ' * _INDENT}{name.ljust(longest)}  {row}".rstrip())
             else:
@@ -35,7 +38,7 @@ def render_strip(program: Program, canvas: Canvas) -> list[str]:
     return lines
 
 
-def render_legend(program: Program, canvas: Canvas, words: dict[OpKind, str]) -> list[str]:
+def render_legend(program: Program, canvas: Canvas, words: Mapping[OpKind, str]) -> list[str]:
     """The glyphs that the strip of a program holds."""
     ops = [op for step in program.steps for op in step]
     present = {op.kind for op in ops if op is not None}
@@ -52,15 +55,20 @@ def render_legend(program: Program, canvas: Canvas, words: dict[OpKind, str]) ->
     return [" " * _INDENT + painted for _, painted in entries]
 
 
-def _cell(op: Op | None, cell: int, canvas: Canvas) -> str:
-    return (
-        " " * cell
-        if op is None
-        else canvas.paint_kind(canvas.glyph(op.kind), op.kind) + " " * (cell - 1)
-    )
+def _row(ops: Iterable[Op | None], cell: int, canvas: Canvas) -> str:
+    gap = " " * (cell - 1)
+    runs = []
+    for kind, run in groupby(op.kind if op else None for op in ops):
+        cells = gap.join([canvas.glyph(kind) if kind else " "] * len(list(run)))
+        runs.append(canvas.paint_kind(cells, kind) if kind else cells)
+    return gap.join(runs)
 
 
 def _ruler(start: int, stop: int, cell: int, room: int) -> str:
+    """Step numbers, each above its step and none cut off."""
     tick = _TICK if len(str(stop)) < _TICK * cell else 2 * _TICK
-    marks = "".join(str(i).ljust(tick * cell) for i in range(start, stop, tick))
-    return marks.rstrip()[:room]
+    ruler = ""
+    for step in range(start, stop, tick):
+        mark = ruler.ljust((step - start) * cell) + str(step)
+        ruler = mark if len(mark) <= room else ruler
+    return ruler

@@ -37,7 +37,7 @@ def render_svg(compilation: Compilation, plan_id: str, *, model: str = "") -> st
     _bounds(sheet, estimate, program.num_inference_steps)
     _why(sheet, program)
     sheet.rule()
-    for heading, sentence in facts(compilation)[1:]:
+    for heading, sentence in facts(compilation):
         _entry(sheet, heading, sentence, MUTED)
     for diagnostic in compilation.diagnostics:
         _entry(

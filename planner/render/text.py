@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
+from itertools import zip_longest
+
 from planner.compile.compiler import Compilation
 from planner.compile.plan import Program
 from planner.render.canvas import Canvas
 from planner.render.diagnostics import count_diagnostics, render_diagnostics
 from planner.render.strip import render_legend, render_strip
 from planner.render.summary import by_column, spans, why
-from planner.render.words import KIND_WORDS, facts, request_in_words, short_id
+from planner.render.words import KIND_WORDS, computed_steps, facts, request_in_words, short_id
 
 _HEADING = 11
 
@@ -27,8 +30,8 @@ def render_text(
     """The whole preview, ending with a newline: the plan, if there is one, then the diagnostics."""
     canvas = Canvas(width, color, ascii)
     parts: list[str] = []
-    if compilation.program is not None and plan_id is not None:
-        parts.append("\n".join(_plan(compilation, compilation.program, plan_id, model, canvas)))
+    if plan_id is not None:
+        parts.append("\n".join(_plan(compilation, plan_id, model, canvas)))
     if compilation.diagnostics:
         parts.append(
             render_diagnostics(
@@ -40,14 +43,16 @@ def render_text(
                 ascii=ascii,
             ).rstrip("\n")
         )
-        no_plan = "no plan: " if compilation.program is None else ""
+        no_plan = "no plan: " if plan_id is None else ""
         parts.append(no_plan + count_diagnostics(compilation.diagnostics))
     return "\n\n".join(parts) + "\n"
 
 
-def _plan(
-    compilation: Compilation, program: Program, plan_id: str, model: str, canvas: Canvas
-) -> list[str]:
+def _plan(compilation: Compilation, plan_id: str, model: str, canvas: Canvas) -> list[str]:
+    program, estimate = compilation.program, compilation.estimate
+    if program is None or estimate is None:
+        raise ValueError("a failed compilation has no plan id")
+    computed = computed_steps(estimate, program.num_inference_steps)
     request = request_in_words(compilation.request, "x" if canvas.ascii else "×")
     lines = [
         canvas.paint(canvas.show(model or program.model.family), bold=True),
@@ -60,7 +65,7 @@ def _plan(
         *_why(program, canvas),
         "",
     ]
-    for heading, sentence in facts(compilation):
+    for heading, sentence in (("computes", computed), *facts(compilation)):
         lines += _entry(heading, sentence, canvas)
     return lines + _entry("plan id", plan_id, canvas)
 
@@ -69,21 +74,18 @@ def _why(program: Program, canvas: Canvas) -> list[str]:
     """Which steps have their kind for which reason, per column where columns differ."""
     lines: list[str] = []
     for label, reasons in by_column(program, lambda column: why(program, column)):
+        indent = "    " if label else "  "
         lines += canvas.wrap(f"{canvas.show(label)}:", first="  ", rest="  ") if label else []
-        shown = [(each, spans(each.steps)) for each in reasons]
-        left = min(canvas.width * 9 // 20, max((len(text) for _, text in shown), default=0))
-        for each, text in shown:
-            start = f"{'    ' if label else '  '}{canvas.glyph(each.kind)} "
-            if len(text) <= left:
-                hang = " " * (len(start) + left + 2)
-                entry = canvas.wrap(
-                    each.reason.meaning, first=start + text.ljust(left + 2), rest=hang
-                )
-            else:
-                hang = " " * len(start)
-                entry = canvas.wrap(f"{text}  {each.reason.meaning}", first=start, rest=hang)
-            painted = canvas.paint_kind(canvas.glyph(each.kind), each.kind)
-            lines += [entry[0].replace(canvas.glyph(each.kind), painted, 1), *entry[1:]]
+        longest = max((len(spans(each.steps)) for each in reasons), default=0)
+        left = min(longest, canvas.width * 9 // 20)
+        right = canvas.width - left - len(indent) - 4
+        for each in reasons:
+            steps = textwrap.wrap(spans(each.steps), left)
+            meaning = textwrap.wrap(each.reason.meaning, right)
+            mark = canvas.paint_kind(canvas.glyph(each.kind), each.kind)
+            for a, b in zip_longest(steps, meaning, fillvalue=""):
+                lines.append(f"{indent}{mark} {a.ljust(left)}  {b}".rstrip())
+                mark = " "
     return lines
 
 

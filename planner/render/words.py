@@ -9,7 +9,7 @@ from planner.render.summary import by_column, may_cache, refreshed_steps, rules,
 
 KIND_WORDS = {
     OpKind.FULL: "full",
-    OpKind.ADAPTIVE: "adaptive (full or cached, decided at run time)",
+    OpKind.ADAPTIVE: "adaptive (decided at run time)",
     OpKind.CACHED: "cached",
 }
 
@@ -19,12 +19,12 @@ def short_id(plan_id: str) -> str:
 
 
 def facts(compilation: Compilation) -> list[tuple[str, str]]:
-    """Everything about a plan but its steps: pairs of a heading and a sentence."""
+    """What there is to say beside the steps: pairs of a heading and a sentence."""
     program, estimate = compilation.program, compilation.estimate
     if program is None or estimate is None:
         return []
     n = program.num_inference_steps
-    found = [("computes", computed_steps(estimate, n)), ("speed-up", speed_up(estimate, n))]
+    found = [("speed-up", speed_up(estimate, n))]
     for label, each in by_column(program, lambda c: rules(program, c)):
         found += [("DBCache", _about(label, rule_in_words(rule))) for rule in each]
     for label, text in by_column(program, lambda c: _blocks(program, c)):
