@@ -1,0 +1,89 @@
+"""Hand-made compilations: what is rendered here depends on no compiler."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.compile.compiler import Compilation
+from planner.compile.plan import (
+    AdaptiveRule,
+    Branch,
+    Calibrator,
+    Column,
+    Estimate,
+    Op,
+    OpKind,
+    Placement,
+    Program,
+    Reason,
+    Topology,
+)
+from planner.compile.request import Request
+from planner.models.facts import BlockList, ModelDefaults, ModelFacts, TargetFacts
+from planner.models.resolve import from_name
+
+WARMUP = Op(OpKind.FULL, Reason.WARMUP)
+MASKED = Op(OpKind.FULL, Reason.SCM_COMPUTE)
+CACHED = Op(OpKind.CACHED, Reason.SCM_CACHE)
+ADAPTIVE = Op(OpKind.ADAPTIVE, Reason.DBCACHE, AdaptiveRule(0.12, max_continuous_cached_steps=2))
+
+
+def _adaptive_flux(steps: int) -> Compilation:
+    """Warm-up at 0, 2, 4, 6; everything else adaptive."""
+    column = Column(
+        "transformer",
+        Branch.COND,
+        ("transformer_blocks", "single_transformer_blocks"),
+        fn_compute_blocks=1,
+        calibrator=Calibrator(taylorseer_order=1),
+    )
+    ops = [(WARMUP if i in (0, 2, 4, 6) else ADAPTIVE,) for i in range(steps)]
+    model = from_name("black-forest-labs/FLUX.1-dev")
+    return Compilation(
+        Program(model, (column,), tuple(ops)),
+        Estimate(min_computed_steps=11, max_computed_steps=steps),
+        Request(steps, 1, 1024, 1024, 3.5),
+        (),
+    )
+
+
+@pytest.fixture
+def flux() -> Compilation:
+    return _adaptive_flux(28)
+
+
+@pytest.fixture
+def long_flux() -> Compilation:
+    return _adaptive_flux(130)
+
+
+@pytest.fixture
+def expert_pair() -> Compilation:
+    """Two targets that share the steps, both branches, the first with two block groups."""
+    lists = (BlockList("double", 4), BlockList("single", 6))
+    targets = (
+        TargetFacts("transformer", "T", lists, 8, 16, groups=(("double",), ("single",))),
+        TargetFacts("transformer_2", "T", (BlockList("blocks", 5),), 8, 16, groups=(("blocks",),)),
+    )
+    groups = (("transformer", "double"), ("transformer", "single"), ("transformer_2", "blocks"))
+    columns = tuple(
+        Column(target, branch, (group,), fn_compute_blocks=1, bn_compute_blocks=2)
+        for target, group in groups
+        for branch in Branch
+    )
+    first = Op(OpKind.FULL, Reason.WARMUP, refresh=True)
+    steps = (
+        (first, first, first, first, None, None),
+        (CACHED, CACHED, MASKED, MASKED, None, None),
+        (None, None, None, None, WARMUP, WARMUP),
+        (None, None, None, None, CACHED, CACHED),
+    )
+    program = Program(
+        ModelFacts("twin", "TwinPipeline", targets, ModelDefaults(4, 64, 64, 16)),
+        columns,
+        steps,
+        Topology(world_size=4, ulysses_size=2, tp_size=2, extra_parallel_modules=("vae",)),
+        Placement("float8_per_row", ("embed",)),
+        attention_backend="native",
+    )
+    return Compilation(program, Estimate(3, 3), Request(4, 4, 64, 64, None), ())

@@ -1,0 +1,102 @@
+"""The JSON document has the same keys in every case and omits what does not apply."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from planner.compile.compiler import Compilation
+from planner.diagnostics import Diagnostic, Severity
+from planner.render.document import plan_document
+
+KEYS = {
+    "plan_id",
+    "model",
+    "steps",
+    "computed_steps",
+    "columns",
+    "topology",
+    "diagnostics",
+}
+
+
+def test_a_plan_as_a_document(flux: Compilation) -> None:
+    document = plan_document(flux, "id", model="some/model")
+    assert document.keys() == KEYS
+    assert (document["plan_id"], document["model"]) == ("id", "some/model")
+    assert document["computed_steps"] == {"min": 11, "max": 28}
+    assert [step["index"] for step in document["steps"]] == list(range(28))
+    assert document["steps"][0]["ops"] == [
+        {"target": "transformer", "branch": "cond", "kind": "FULL", "reason": "WARMUP"}
+    ]
+    assert document["steps"][1]["ops"] == [
+        {
+            "target": "transformer",
+            "branch": "cond",
+            "kind": "ADAPTIVE",
+            "reason": "DBCACHE",
+            "threshold": 0.12,
+        }
+    ]
+    assert document["columns"] == [
+        {
+            "target": "transformer",
+            "branch": "cond",
+            "group": "transformer_blocks+single_transformer_blocks",
+            "num_blocks": 57,
+            "Fn_compute_blocks": 1,
+            "Bn_compute_blocks": 0,
+            "calibrator": {"cache_type": "residual", "taylorseer_order": 1, "encoder": False},
+        }
+    ]
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_a_step_lists_only_what_runs_in_it(expert_pair: Compilation) -> None:
+    steps = plan_document(expert_pair, "id", model="m")["steps"]
+    assert [[(op["target"], op["branch"]) for op in step["ops"]] for step in steps[1:3]] == [
+        [("transformer", "cond"), ("transformer", "uncond")] * 2,
+        [("transformer_2", "cond"), ("transformer_2", "uncond")],
+    ]
+
+
+def test_groups_are_named_only_where_a_target_has_several(expert_pair: Compilation) -> None:
+    steps = plan_document(expert_pair, "id", model="m")["steps"]
+    assert [op["group"] for op in steps[0]["ops"]] == ["double", "double", "single", "single"]
+    assert all("group" not in op for op in steps[2]["ops"])
+
+
+def test_refresh_is_told_only_where_it_happens(expert_pair: Compilation) -> None:
+    steps = plan_document(expert_pair, "id", model="m")["steps"]
+    assert all(op["refresh"] is True for op in steps[0]["ops"])
+    assert all("refresh" not in op for step in steps[1:] for op in step["ops"])
+
+
+def test_the_topology_is_told_whole(expert_pair: Compilation) -> None:
+    topology = plan_document(expert_pair, "id", model="m")["topology"]
+    assert topology["world_size"] == 4
+    assert (topology["ring_size"], topology["ulysses_size"], topology["tp_size"]) == (1, 2, 2)
+
+
+def test_a_failed_compilation_keeps_the_keys(flux: Compilation) -> None:
+    error = Diagnostic(Severity.ERROR, "bad", "cache_config.x", "wrong", "right", 3, 5)
+    failed = replace(flux, program=None, estimate=None, diagnostics=(error,))
+    assert plan_document(failed, None, model="m") == {
+        "plan_id": None,
+        "model": "m",
+        "steps": [],
+        "computed_steps": None,
+        "columns": [],
+        "topology": None,
+        "diagnostics": [
+            {
+                "severity": "error",
+                "code": "bad",
+                "field": "cache_config.x",
+                "message": "wrong",
+                "hint": "right",
+                "line": 3,
+                "column": 5,
+            }
+        ],
+    }
