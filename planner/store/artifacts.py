@@ -1,0 +1,89 @@
+"""The files of artifacts: written beside their final name, synced, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def is_artifact_name(name: str) -> bool:
+    """Whether a name is a plain file name that no file system reads as anything else."""
+    return _NAME.fullmatch(name) is not None
+
+
+class ArtifactFiles:
+    """``directory/generation/epoch/name``: no two attempts ever write to one file."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def path(self, generation: str, epoch: int, name: str) -> Path:
+        return self._directory / generation / str(epoch) / name
+
+    def write(self, generation: str, epoch: int, name: str) -> ArtifactWriter:
+        return ArtifactWriter(self.path(generation, epoch, name))
+
+    def discard_others(self, generation: str, epoch: int | None, names: Iterable[str]) -> None:
+        """Removes every file of a generation but these of this epoch."""
+        kept = frozenset(names)
+        for attempt in self._directory.glob(f"{generation}/*"):
+            if attempt.name != str(epoch) or not kept:
+                shutil.rmtree(attempt, ignore_errors=True)
+                continue
+            for file in attempt.iterdir():
+                if file.name not in kept:
+                    file.unlink(missing_ok=True)
+
+
+class ArtifactWriter:
+    """One file in the making. It exists under its name only after ``publish``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        self._digest = hashlib.sha256()
+        self._file: BinaryIO | None = None
+        self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._part.open("xb")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._part.unlink(missing_ok=True)
+
+    def append(self, data: bytes) -> None:
+        assert self._file is not None
+        self._file.write(data)
+        self._digest.update(data)
+        self.size_bytes += len(data)
+
+    def publish(self) -> str:
+        """Makes the file durable under its name; returns its SHA-256 in hex."""
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._part.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return self._digest.hexdigest()

@@ -1,0 +1,85 @@
+"""What the service asks of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ditplan.v1 import executor_pb2, generation_pb2
+
+from planner.store.values import Ending, Lease, NewGeneration, StoredArtifact
+
+
+class Store(Protocol):
+    """Every method is one short transaction: done when it returns, or not at all.
+
+    Methods that take a lease raise StaleLeaseError where it is over. Generations are named by
+    their bare id. Times are seconds since the epoch.
+    """
+
+    def create(self, new: NewGeneration) -> None:
+        """Accepts work: QUEUED, with events Planned and Queued."""
+
+    def request(self, request_id: str) -> tuple[str, bytes] | None:
+        """Generation and digest of an accepted request."""
+
+    def generation(self, generation: str) -> generation_pb2.Generation | None: ...
+
+    def page(self, before: int | None, limit: int) -> list[tuple[int, generation_pb2.Generation]]:
+        """Newest first, without plans and records, each with its place in the order of creation."""
+
+    def events(
+        self, generation: str, after: int, limit: int
+    ) -> list[generation_pb2.GenerationEvent]: ...
+
+    def queue_length(self) -> int: ...
+
+    def take(
+        self, requirement: str, executor: executor_pb2.Executor, expires_at: float
+    ) -> Lease | None:
+        """Leases the oldest queued generation with this requirement: RUNNING, event Started."""
+
+    def lease(self, generation: str) -> Lease | None: ...
+
+    def leases_of(self, executor: str) -> list[Lease]: ...
+
+    def expired_leases(self, now: float) -> list[Lease]: ...
+
+    def extend(self, lease: Lease, expires_at: float) -> None:
+        """Sets when the lease expires; a lease that is being cancelled only ever expires sooner."""
+
+    def extend_all(self, expires_at: float) -> None:
+        """The same for every lease, for a planner that starts."""
+
+    def add_steps(
+        self, lease: Lease, steps: Sequence[generation_pb2.StepOutcome], expires_at: float
+    ) -> None:
+        """Appends the outcomes of the next steps as events and extends the lease."""
+
+    def outcomes(self, lease: Lease) -> list[generation_pb2.StepOutcome]:
+        """Every outcome stored under this lease, in order."""
+
+    def request_cancel(self, generation: str, reason: str, expires_at: float) -> bool:
+        """Marks a running generation as to be cancelled by then; False where none runs."""
+
+    def requeue(self, lease: Lease, reason: str, queue_deadline: float) -> None:
+        """Ends the lease and puts its work back in its old place of the queue."""
+
+    def end_queued(self, generation: str, ending: Ending) -> bool:
+        """Ends queued work; False where it is not queued."""
+
+    def end_leased(self, lease: Lease, ending: Ending) -> None:
+        """Ends running work and publishes the artifacts of this lease where it SUCCEEDED."""
+
+    def overdue(self, now: float) -> list[str]:
+        """Queued generations whose queue deadline has passed."""
+
+    def next_deadline(self) -> float | None:
+        """When the next lease expires or queued work is overdue."""
+
+    def add_artifact(self, lease: Lease, artifact: generation_pb2.Artifact) -> None: ...
+
+    def artifact(self, generation: str, name: str) -> StoredArtifact | None:
+        """An artifact of a SUCCEEDED generation."""
+
+    def close(self) -> None: ...

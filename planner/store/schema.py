@@ -1,0 +1,91 @@
+"""The tables, and how a database file is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+VERSION = 1
+
+# One row of `leases` exists exactly while its generation is RUNNING.
+_TABLES = """
+CREATE TABLE generations (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  generation TEXT NOT NULL UNIQUE,
+  request_id TEXT UNIQUE,
+  request_digest BLOB NOT NULL,
+  requirement TEXT NOT NULL,
+  state INTEGER NOT NULL,
+  spec BLOB NOT NULL,
+  plan BLOB NOT NULL,
+  plan_id TEXT NOT NULL,
+  step_count INTEGER NOT NULL,
+  create_time REAL NOT NULL,
+  start_time REAL,
+  end_time REAL,
+  queue_deadline REAL NOT NULL,
+  attempt INTEGER NOT NULL DEFAULT 0,
+  executor TEXT NOT NULL DEFAULT '',
+  steps_done INTEGER NOT NULL DEFAULT 0,
+  last_sequence INTEGER NOT NULL DEFAULT 0,
+  failure BLOB,
+  record BLOB
+) STRICT;
+CREATE INDEX queue ON generations (requirement, number) WHERE state = 1;
+CREATE INDEX queue_deadlines ON generations (queue_deadline) WHERE state = 1;
+
+CREATE TABLE events (
+  generation TEXT NOT NULL REFERENCES generations (generation),
+  sequence INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  step INTEGER,
+  body BLOB NOT NULL,
+  PRIMARY KEY (generation, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX steps ON events (generation, attempt, step) WHERE step IS NOT NULL;
+
+CREATE TABLE leases (
+  generation TEXT PRIMARY KEY REFERENCES generations (generation),
+  epoch INTEGER NOT NULL,
+  executor TEXT NOT NULL,
+  announced BLOB NOT NULL,
+  expires_at REAL NOT NULL,
+  cancel_reason TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX expiries ON leases (expires_at);
+
+CREATE TABLE artifacts (
+  generation TEXT NOT NULL REFERENCES generations (generation),
+  epoch INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (generation, epoch, name)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class StoreVersionError(Exception):
+    """The file was written by another version of the planner."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Opens the file, makes its tables where it is new.
+
+    Raises:
+        StoreVersionError: the file holds tables of another version.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL: what a client was told is accepted survives the loss of power too.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
+        )
+    elif version != VERSION:
+        connection.close()
+        raise StoreVersionError(f"{path}: schema version {version}, this planner has {VERSION}")
+    return connection

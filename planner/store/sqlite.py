@@ -1,0 +1,305 @@
+"""The store in one SQLite file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ditplan.v1 import executor_pb2, generation_pb2
+
+from planner.store import messages
+from planner.store.schema import connect
+from planner.store.values import (
+    Ending,
+    Lease,
+    NewGeneration,
+    StaleLeaseError,
+    State,
+    StoredArtifact,
+)
+
+_LEASES = (
+    "SELECT l.*, g.requirement, g.plan_id, g.steps_done, g.step_count "
+    "FROM leases l JOIN generations g USING (generation)"
+)
+
+
+class SqliteStore:
+    """One connection, to be used from one thread."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._db = connect(path)
+        self._clock = clock
+
+    def close(self) -> None:
+        self._db.close()
+
+    def create(self, new: NewGeneration) -> None:
+        now = self._clock()
+        with self._transaction():
+            position = self.queue_length()
+            self._db.execute(
+                "INSERT INTO generations (generation, request_id, request_digest, requirement, "
+                "state, spec, plan, plan_id, step_count, create_time, queue_deadline) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    new.generation,
+                    new.request_id or None,
+                    new.request_digest,
+                    new.requirement,
+                    State.QUEUED.value,
+                    new.spec.SerializeToString(),
+                    new.plan.SerializeToString(),
+                    new.plan.plan_id,
+                    new.plan.program.num_inference_steps,
+                    now,
+                    new.queue_deadline,
+                ),
+            )
+            planned = generation_pb2.Planned(plan=new.plan, diagnostics=new.diagnostics)
+            self._append(new.generation, generation_pb2.GenerationEvent(planned=planned))
+            self._append_queued(new.generation, position, "")
+
+    def request(self, request_id: str) -> tuple[str, bytes] | None:
+        row = self._db.execute(
+            "SELECT generation, request_digest FROM generations WHERE request_id = ?", (request_id,)
+        ).fetchone()
+        return None if row is None else (row["generation"], row["request_digest"])
+
+    def generation(self, generation: str) -> generation_pb2.Generation | None:
+        row = self._db.execute(
+            "SELECT * FROM generations WHERE generation = ?", (generation,)
+        ).fetchone()
+        if row is None:
+            return None
+        artifacts: list[bytes] = []
+        if row["state"] == State.SUCCEEDED.value:
+            artifacts = [
+                found["body"]
+                for found in self._db.execute(
+                    "SELECT body FROM artifacts WHERE generation = ? AND epoch = ? ORDER BY name",
+                    (generation, row["attempt"]),
+                )
+            ]
+        return messages.generation(row, artifacts)
+
+    def page(self, before: int | None, limit: int) -> list[tuple[int, generation_pb2.Generation]]:
+        rows = self._db.execute(
+            f"SELECT {messages.SUMMARY_COLUMNS} FROM generations "
+            "WHERE ? IS NULL OR number < ? ORDER BY number DESC LIMIT ?",
+            (before, before, limit),
+        )
+        return [(row["number"], messages.summary(row)) for row in rows]
+
+    def events(
+        self, generation: str, after: int, limit: int
+    ) -> list[generation_pb2.GenerationEvent]:
+        rows = self._db.execute(
+            "SELECT body FROM events WHERE generation = ? AND sequence > ? "
+            "ORDER BY sequence LIMIT ?",
+            (generation, after, limit),
+        )
+        return [generation_pb2.GenerationEvent.FromString(row["body"]) for row in rows]
+
+    def queue_length(self) -> int:
+        row = self._db.execute("SELECT count(*) FROM generations WHERE state = 1").fetchone()
+        return int(row[0])
+
+    def take(
+        self, requirement: str, executor: executor_pb2.Executor, expires_at: float
+    ) -> Lease | None:
+        with self._transaction():
+            row = self._db.execute(
+                "UPDATE generations SET state = ?, attempt = attempt + 1, executor = ?, "
+                "steps_done = 0, start_time = coalesce(start_time, ?) WHERE number = "
+                "(SELECT number FROM generations WHERE state = 1 AND requirement = ? "
+                "ORDER BY number LIMIT 1) RETURNING generation, attempt",
+                (State.RUNNING.value, executor.name, self._clock(), requirement),
+            ).fetchone()
+            if row is None:
+                return None
+            generation, epoch = row["generation"], row["attempt"]
+            self._db.execute(
+                "INSERT INTO leases (generation, epoch, executor, announced, expires_at) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (generation, epoch, executor.name, executor.SerializeToString(), expires_at),
+            )
+            started = generation_pb2.Started(executor=executor.name, attempt=epoch)
+            self._append(generation, generation_pb2.GenerationEvent(started=started))
+        return self.lease(generation)
+
+    def lease(self, generation: str) -> Lease | None:
+        row = self._db.execute(f"{_LEASES} WHERE generation = ?", (generation,)).fetchone()
+        return None if row is None else messages.lease(row)
+
+    def leases_of(self, executor: str) -> list[Lease]:
+        rows = self._db.execute(f"{_LEASES} WHERE l.executor = ?", (executor,))
+        return [messages.lease(row) for row in rows]
+
+    def expired_leases(self, now: float) -> list[Lease]:
+        rows = self._db.execute(f"{_LEASES} WHERE expires_at <= ?", (now,))
+        return [messages.lease(row) for row in rows]
+
+    def extend(self, lease: Lease, expires_at: float) -> None:
+        with self._transaction():
+            self._check(lease)
+            self._extend("generation = ?", (lease.generation,), expires_at)
+
+    def extend_all(self, expires_at: float) -> None:
+        self._extend("TRUE", (), expires_at)
+
+    def add_steps(
+        self, lease: Lease, steps: Sequence[generation_pb2.StepOutcome], expires_at: float
+    ) -> None:
+        with self._transaction():
+            self._check(lease)
+            for step in steps:
+                event = generation_pb2.GenerationEvent(step=step)
+                self._append(lease.generation, event, step=step.step)
+            self._db.execute(
+                "UPDATE generations SET steps_done = steps_done + ? WHERE generation = ?",
+                (len(steps), lease.generation),
+            )
+            self._extend("generation = ?", (lease.generation,), expires_at)
+
+    def outcomes(self, lease: Lease) -> list[generation_pb2.StepOutcome]:
+        rows = self._db.execute(
+            "SELECT body FROM events WHERE generation = ? AND attempt = ? AND step IS NOT NULL "
+            "ORDER BY step",
+            (lease.generation, lease.epoch),
+        )
+        return [generation_pb2.GenerationEvent.FromString(row["body"]).step for row in rows]
+
+    def request_cancel(self, generation: str, reason: str, expires_at: float) -> bool:
+        changed = self._db.execute(
+            "UPDATE leases SET cancel_reason = coalesce(cancel_reason, ?), "
+            "expires_at = min(expires_at, ?) WHERE generation = ?",
+            (reason, expires_at, generation),
+        )
+        return changed.rowcount == 1
+
+    def requeue(self, lease: Lease, reason: str, queue_deadline: float) -> None:
+        with self._transaction():
+            self._check(lease)
+            self._db.execute("DELETE FROM leases WHERE generation = ?", (lease.generation,))
+            position = self._db.execute(
+                "SELECT count(*) FROM generations WHERE state = 1 AND number < "
+                "(SELECT number FROM generations WHERE generation = ?)",
+                (lease.generation,),
+            ).fetchone()[0]
+            self._db.execute(
+                "UPDATE generations SET state = ?, executor = '', steps_done = 0, "
+                "queue_deadline = ? WHERE generation = ?",
+                (State.QUEUED.value, queue_deadline, lease.generation),
+            )
+            self._append_queued(lease.generation, position, reason)
+
+    def end_queued(self, generation: str, ending: Ending) -> bool:
+        with self._transaction():
+            row = self._db.execute(
+                "SELECT state FROM generations WHERE generation = ?", (generation,)
+            ).fetchone()
+            if row is None or row["state"] != State.QUEUED.value:
+                return False
+            self._end(generation, ending)
+        return True
+
+    def end_leased(self, lease: Lease, ending: Ending) -> None:
+        with self._transaction():
+            self._check(lease)
+            self._db.execute("DELETE FROM leases WHERE generation = ?", (lease.generation,))
+            self._end(lease.generation, ending)
+
+    def overdue(self, now: float) -> list[str]:
+        rows = self._db.execute(
+            "SELECT generation FROM generations WHERE state = 1 AND queue_deadline <= ?", (now,)
+        )
+        return [row["generation"] for row in rows]
+
+    def next_deadline(self) -> float | None:
+        row = self._db.execute(
+            "SELECT min(t) FROM (SELECT min(expires_at) AS t FROM leases UNION ALL "
+            "SELECT min(queue_deadline) FROM generations WHERE state = 1)"
+        ).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def add_artifact(self, lease: Lease, artifact: generation_pb2.Artifact) -> None:
+        with self._transaction():
+            self._check(lease)
+            self._db.execute(
+                "INSERT OR REPLACE INTO artifacts (generation, epoch, name, body) "
+                "VALUES (?, ?, ?, ?)",
+                (lease.generation, lease.epoch, artifact.name, artifact.SerializeToString()),
+            )
+
+    def artifact(self, generation: str, name: str) -> StoredArtifact | None:
+        row = self._db.execute(
+            "SELECT a.epoch, a.body FROM artifacts a JOIN generations g USING (generation) "
+            "WHERE generation = ? AND name = ? AND g.state = ? AND a.epoch = g.attempt",
+            (generation, name, State.SUCCEEDED.value),
+        ).fetchone()
+        if row is None:
+            return None
+        return StoredArtifact(row["epoch"], generation_pb2.Artifact.FromString(row["body"]))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _check(self, lease: Lease) -> None:
+        row = self._db.execute(
+            "SELECT epoch FROM leases WHERE generation = ?", (lease.generation,)
+        ).fetchone()
+        if row is None or row["epoch"] != lease.epoch:
+            raise StaleLeaseError(f"generations/{lease.generation} epoch {lease.epoch}")
+
+    def _extend(self, where: str, parameters: tuple[str, ...], expires_at: float) -> None:
+        self._db.execute(
+            "UPDATE leases SET expires_at = CASE WHEN cancel_reason IS NULL THEN ? "
+            f"ELSE min(expires_at, ?) END WHERE {where}",
+            (expires_at, expires_at, *parameters),
+        )
+
+    def _end(self, generation: str, ending: Ending) -> None:
+        self._db.execute(
+            "UPDATE generations SET state = ?, end_time = ?, failure = ?, record = ? "
+            "WHERE generation = ?",
+            (
+                ending.state.value,
+                self._clock(),
+                None if ending.failure is None else ending.failure.SerializeToString(),
+                None if ending.record is None else ending.record.SerializeToString(),
+                generation,
+            ),
+        )
+        finished = self.generation(generation)
+        self._append(generation, generation_pb2.GenerationEvent(finished=finished))
+
+    def _append_queued(self, generation: str, position: int, reason: str) -> None:
+        queued = generation_pb2.Queued(position=position, reason=reason)
+        self._append(generation, generation_pb2.GenerationEvent(queued=queued))
+
+    def _append(
+        self, generation: str, event: generation_pb2.GenerationEvent, step: int | None = None
+    ) -> None:
+        row = self._db.execute(
+            "UPDATE generations SET last_sequence = last_sequence + 1 WHERE generation = ? "
+            "RETURNING last_sequence, attempt",
+            (generation,),
+        ).fetchone()
+        event.generation = f"generations/{generation}"
+        event.sequence = row["last_sequence"]
+        event.time.CopyFrom(messages.timestamp(self._clock()))
+        self._db.execute(
+            "INSERT INTO events (generation, sequence, attempt, step, body) VALUES (?, ?, ?, ?, ?)",
+            (generation, event.sequence, row["attempt"], step, event.SerializeToString()),
+        )

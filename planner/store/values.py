@@ -1,0 +1,76 @@
+"""What goes into a store and comes out of it, where the contract has no message for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2, planner_pb2
+
+
+class State(Enum):
+    QUEUED = generation_pb2.GENERATION_STATE_QUEUED
+    RUNNING = generation_pb2.GENERATION_STATE_RUNNING
+    SUCCEEDED = generation_pb2.GENERATION_STATE_SUCCEEDED
+    FAILED = generation_pb2.GENERATION_STATE_FAILED
+    CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
+
+
+class StaleLeaseError(Exception):
+    """The lease is over: its work ended, was queued again or went to another executor."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewGeneration:
+    """Work to accept. ``requirement`` is the key of what an executor must offer to take it.
+
+    ``request_digest`` tells a repeated request from one that reuses its ``request_id``.
+    """
+
+    generation: str
+    request_id: str
+    request_digest: bytes
+    requirement: str
+    spec: generation_pb2.GenerationSpec
+    plan: plan_pb2.Plan
+    diagnostics: tuple[planner_pb2.Diagnostic, ...]
+    queue_deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One executor's hold on one running generation; times are seconds since the epoch."""
+
+    generation: str
+    epoch: int
+    executor: executor_pb2.Executor
+    expires_at: float
+    cancel_reason: str | None
+    requirement: str
+    plan_id: str
+    steps_done: int
+    step_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a generation ends; a record exactly when it SUCCEEDED, else a failure."""
+
+    state: State
+    failure: generation_pb2.Failure | None = None
+    record: generation_pb2.Record | None = None
+
+    def __post_init__(self) -> None:
+        if self.state in (State.QUEUED, State.RUNNING):
+            raise ValueError(f"{self.state.name} is no end")
+        succeeded = self.state is State.SUCCEEDED
+        if succeeded != (self.record is not None) or succeeded == (self.failure is not None):
+            raise ValueError("a record exactly when SUCCEEDED, else a failure")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """An artifact of a generation; its file is kept under the epoch that made it."""
+
+    epoch: int
+    artifact: generation_pb2.Artifact
