@@ -1,0 +1,1 @@
+"""The gRPC services: preview, generations, and dispatch to the executors that dial in."""

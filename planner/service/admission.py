@@ -1,0 +1,106 @@
+"""From a request to work that can be queued: compiled, with every default filled in."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from ditplan.v1 import generation_pb2, plan_pb2, planner_pb2
+
+from planner.codec import (
+    MalformedProgramError,
+    diagnostics_to_proto,
+    plan_to_proto,
+    program_from_proto,
+)
+from planner.compile.compiler import Compilation, compile_config, compile_program
+from planner.compile.plan import Program
+from planner.compile.request import Request
+from planner.models.facts import ModelFacts
+from planner.service.errors import ErrorReason, Violation, invalid, violations_of
+from planner.service.matching import Offer, Requirement, differences
+from planner.service.models import Model
+
+_MAX_COLUMNS = 256
+_MAX_STEPS = 1000
+# A seed that a person can still read aloud.
+_SEED_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """``spec`` is the request's with every default filled in."""
+
+    requirement: Requirement
+    spec: generation_pb2.GenerationSpec
+    plan: plan_pb2.Plan
+    diagnostics: list[planner_pb2.Diagnostic]
+
+
+def compiled_plan(
+    compilation: Compilation,
+) -> tuple[Program, plan_pb2.Plan, list[planner_pb2.Diagnostic]]:
+    """The plan of a compilation; INVALID_ARGUMENT with every error where there is none."""
+    program, estimate = compilation.program, compilation.estimate
+    if program is None or estimate is None:
+        raise invalid(violations_of(compilation.diagnostics), ErrorReason.INVALID_CONFIG)
+    plan = plan_to_proto(program, estimate)
+    return program, plan, diagnostics_to_proto(compilation.diagnostics)
+
+
+def admit(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]) -> Admitted:
+    """Compiles a spec for the executors that are connected; which of them matches is not asked."""
+    compilation = _compile(spec, model, offers)
+    program, plan, diagnostics = compiled_plan(compilation)
+    filled = generation_pb2.GenerationSpec()
+    filled.CopyFrom(spec)
+    request = compilation.request
+    assert request.height is not None
+    assert request.width is not None
+    filled.num_inference_steps = program.num_inference_steps
+    filled.height = request.height
+    filled.width = request.width
+    if not spec.HasField("seed"):
+        filled.seed = secrets.randbits(_SEED_BITS)
+    return Admitted(Requirement.of(model.name, program), filled, plan, diagnostics)
+
+
+def _compile(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]) -> Compilation:
+    if spec.HasField("program"):
+        program = _program(spec.program, model.facts)
+        return compile_program(program, _request(spec, None))
+    serving = [offer.offered for offer in offers if offer.offered.model == model.name]
+    tried = []
+    # Most ranks first: where the config leaves the world size open, more of them finish sooner.
+    for world_size in sorted({offered.world_size for offered in serving}, reverse=True):
+        compilation = compile_config(spec.config, model.facts, _request(spec, world_size))
+        if compilation.program is not None:
+            needed = Requirement.of(model.name, compilation.program)
+            if any(not differences(needed, offered) for offered in serving):
+                return compilation
+        tried.append(compilation)
+    without = compile_config(spec.config, model.facts, _request(spec, None))
+    if without.program is None and tried:
+        return tried[0]
+    return without
+
+
+def _request(spec: generation_pb2.GenerationSpec, world_size: int | None) -> Request:
+    return Request(
+        num_inference_steps=spec.num_inference_steps
+        if spec.HasField("num_inference_steps")
+        else None,
+        world_size=world_size,
+        height=spec.height if spec.HasField("height") else None,
+        width=spec.width if spec.HasField("width") else None,
+        guidance_scale=spec.guidance_scale if spec.HasField("guidance_scale") else None,
+    )
+
+
+def _program(message: plan_pb2.Program, facts: ModelFacts) -> Program:
+    try:
+        if len(message.columns) > _MAX_COLUMNS or len(message.steps) > _MAX_STEPS:
+            raise MalformedProgramError(f"more than {_MAX_COLUMNS} columns or {_MAX_STEPS} steps")
+        return program_from_proto(message, facts)
+    except MalformedProgramError as malformed:
+        raise invalid([Violation("spec.program", str(malformed))]) from None

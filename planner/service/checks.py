@@ -1,0 +1,73 @@
+"""What is looked at before anything is compiled, stored or waited for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ditplan.dispatch.v1 import dispatch_pb2
+from ditplan.v1 import executor_pb2, generation_pb2
+
+from planner.service.errors import Violation, invalid
+from planner.service.settings import Limits
+
+_MAX_WORLD_SIZE = 4096
+_MAX_CONFIGS = 16
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+def check_model_name(model: str, field: str, limits: Limits) -> Iterator[Violation]:
+    yield from _name(model, field, limits.name_bytes)
+
+
+def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
+    """Refuses a request to generate whose fields are out of their bounds, naming all of them."""
+    found = []
+    if len(request_id.encode()) > limits.request_id_bytes or not request_id.isprintable():
+        found.append(
+            Violation(
+                "request_id", f"is not printable or longer than {limits.request_id_bytes} bytes"
+            )
+        )
+    found.extend(check_model_name(spec.model, "spec.model", limits))
+    if not spec.prompt.strip():
+        found.append(Violation("spec.prompt", "is empty"))
+    if len(spec.prompt.encode()) > limits.prompt_bytes:
+        found.append(Violation("spec.prompt", f"is longer than {limits.prompt_bytes} bytes"))
+    if spec.HasField("program") and spec.program.ByteSize() > limits.program_bytes:
+        found.append(Violation("spec.program", f"is larger than {limits.program_bytes} bytes"))
+    if found:
+        raise invalid(found)
+
+
+def check_acquire(request: dispatch_pb2.AcquireLeaseRequest, limits: Limits) -> None:
+    found = list(_executor(request.executor, limits))
+    if not math.isfinite(request.wait_seconds) or request.wait_seconds < 0:
+        found.append(Violation("wait_seconds", f"{request.wait_seconds} is no length of time"))
+    if found:
+        raise invalid(found)
+
+
+def _executor(executor: executor_pb2.Executor, limits: Limits) -> Iterator[Violation]:
+    yield from _name(executor.name, "executor.name", limits.name_bytes)
+    yield from _name(executor.model, "executor.model", limits.name_bytes)
+    if not 1 <= executor.world_size <= _MAX_WORLD_SIZE:
+        yield Violation(
+            "executor.world_size", f"{executor.world_size} is not in 1 to {_MAX_WORLD_SIZE}"
+        )
+    if len(executor.component_configs) > _MAX_CONFIGS:
+        yield Violation("executor.component_configs", f"are more than {_MAX_CONFIGS}")
+    for i, config in enumerate(executor.component_configs):
+        if len(config.json) > _MAX_CONFIG_BYTES:
+            yield Violation(
+                f"executor.component_configs[{i}].json", f"is longer than {_MAX_CONFIG_BYTES}"
+            )
+
+
+def _name(name: str, field: str, max_bytes: int) -> Iterator[Violation]:
+    if not name:
+        yield Violation(field, "is empty")
+    elif not name.isprintable():
+        yield Violation(field, "holds characters that cannot be printed")
+    elif len(name.encode()) > max_bytes:
+        yield Violation(field, f"is longer than {max_bytes} bytes")

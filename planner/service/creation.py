@@ -1,0 +1,103 @@
+"""Accepts work: checked, compiled, matched against the executors, stored."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+
+import grpc
+import structlog
+from ditplan.v1 import generation_pb2, planner_pb2
+
+from planner.service.admission import Admitted, admit
+from planner.service.checks import check_generation
+from planner.service.dispatcher import Dispatcher
+from planner.service.errors import CallRefused, ErrorReason
+from planner.service.matching import why_none_matches
+from planner.service.models import ModelLookup
+from planner.service.names import new_id
+from planner.service.roster import Roster
+from planner.service.settings import Settings
+from planner.store.interface import Store
+from planner.store.values import NewGeneration
+
+_QUEUE_FULL_RETRY_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Creation:
+    def __init__(
+        self,
+        store: Store,
+        roster: Roster,
+        models: ModelLookup,
+        dispatcher: Dispatcher,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._roster = roster
+        self._models = models
+        self._dispatcher = dispatcher
+        self._limits = settings.limits
+        self._max_queue_seconds = settings.timing.max_queue_seconds
+
+    def admit(self, request: generation_pb2.CreateGenerationRequest) -> Admitted:
+        """Everything that creation checks, without creating."""
+        check_generation(request.request_id, request.spec, self._limits)
+        model = self._models.find(request.spec.model, "spec.model")
+        offers = self._roster.connected()
+        admitted = admit(request.spec, model, offers)
+        why = why_none_matches(admitted.requirement, offers)
+        if why is not None and not request.queue_without_executor:
+            raise CallRefused(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                ErrorReason.NO_MATCHING_EXECUTOR,
+                f"{why}; queue_without_executor would queue it nevertheless",
+            )
+        return admitted
+
+    def create(
+        self, request: generation_pb2.CreateGenerationRequest
+    ) -> tuple[str, Sequence[planner_pb2.Diagnostic]]:
+        """The id of the generation, new or made by an earlier request of the same id."""
+        digest = hashlib.sha256(request.spec.SerializeToString(deterministic=True)).digest()
+        earlier = self._store.request(request.request_id) if request.request_id else None
+        if earlier is not None:
+            return self._repeated(request.request_id, *earlier, digest)
+        self._dispatcher.refuse_when_stopping()
+        admitted = self.admit(request)
+        if self._store.queue_length() >= self._limits.queue_length:
+            raise CallRefused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                ErrorReason.QUEUE_FULL,
+                f"{self._limits.queue_length} generations are queued already",
+                retry_seconds=_QUEUE_FULL_RETRY_SECONDS,
+            )
+        new = NewGeneration(
+            generation=new_id(),
+            request_id=request.request_id,
+            request_digest=digest,
+            requirement=admitted.requirement.key,
+            spec=admitted.spec,
+            plan=admitted.plan,
+            diagnostics=tuple(admitted.diagnostics),
+            queue_deadline=time.time() + self._max_queue_seconds,
+        )
+        self._store.create(new)
+        log.info("generation_queued", generation=new.generation, plan_id=new.plan.plan_id)
+        self._dispatcher.work_arrived(new.requirement)
+        return new.generation, admitted.diagnostics
+
+    def _repeated(
+        self, request_id: str, generation: str, first_digest: bytes, digest: bytes
+    ) -> tuple[str, Sequence[planner_pb2.Diagnostic]]:
+        if digest != first_digest:
+            raise CallRefused(
+                grpc.StatusCode.ALREADY_EXISTS,
+                ErrorReason.REQUEST_ID_REUSED,
+                f"request_id {request_id!r} made generations/{generation} from another spec",
+            )
+        planned = self._store.events(generation, after=0, limit=1)[0].planned
+        return generation, planned.diagnostics

@@ -1,0 +1,82 @@
+"""``ditplan.dispatch.v1.DispatchService``: what executors call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ditplan.dispatch.v1 import dispatch_pb2
+from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceServicer
+
+from planner.service.checks import check_acquire
+from planner.service.dispatcher import Dispatcher, stale
+from planner.service.models import ModelLookup
+from planner.service.names import generation_id, unknown_generation
+from planner.service.roster import Roster
+from planner.service.run_stream import first_attach, follow, plan_messages
+from planner.service.settings import Settings
+from planner.service.uploads import Uploads
+from planner.store.interface import Store
+
+
+class DispatchService(DispatchServiceServicer):
+    def __init__(
+        self,
+        store: Store,
+        roster: Roster,
+        models: ModelLookup,
+        dispatcher: Dispatcher,
+        uploads: Uploads,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._roster = roster
+        self._models = models
+        self._dispatcher = dispatcher
+        self._uploads = uploads
+        self._settings = settings
+
+    async def AcquireLease(
+        self, request: dispatch_pb2.AcquireLeaseRequest, context: Any
+    ) -> dispatch_pb2.AcquireLeaseResponse:
+        check_acquire(request, self._settings.limits)
+        offer = self._models.offer(request.executor)
+        lease = await self._dispatcher.acquire(request.executor, offer, request.wait_seconds)
+        if lease is None:
+            return dispatch_pb2.AcquireLeaseResponse()
+        name = f"generations/{lease.generation}"
+        return dispatch_pb2.AcquireLeaseResponse(
+            lease=dispatch_pb2.Lease(generation=name, epoch=lease.epoch)
+        )
+
+    async def RunLease(
+        self, request_iterator: Any, context: Any
+    ) -> AsyncGenerator[dispatch_pb2.RunLeaseResponse, None]:
+        attach = await first_attach(request_iterator, self._settings.timing.attach_window)
+        generation = generation_id(attach.lease.generation, "attach.lease.generation")
+        lease = self._dispatcher.held_lease(attach.lease, generation)
+        if lease.executor.name != attach.executor:
+            raise stale()
+        found = self._store.generation(generation)
+        if found is None:
+            raise unknown_generation(generation)
+        offer = self._models.offer(lease.executor)
+        with self._roster.present(offer, asks_for_work=False):
+            session = self._dispatcher.attach(lease)
+            try:
+                if not attach.resume:
+                    for message in plan_messages(found.plan, found.spec):
+                        yield message
+                attached = dispatch_pb2.Attached(next_step=lease.steps_done)
+                yield dispatch_pb2.RunLeaseResponse(attached=attached)
+                async for message in follow(self._dispatcher, session, request_iterator):
+                    yield message
+            finally:
+                self._dispatcher.detach(session)
+
+    async def UploadArtifact(
+        self, request_iterator: Any, context: Any
+    ) -> dispatch_pb2.UploadArtifactResponse:
+        idle = self._settings.timing.max_acquire_wait
+        artifact = await self._uploads.receive(request_iterator, idle)
+        return dispatch_pb2.UploadArtifactResponse(artifact=artifact)

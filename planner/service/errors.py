@@ -1,0 +1,142 @@
+"""What a call can be refused with, and how that travels: ``google.rpc.Status`` in trailers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from planner.diagnostics import Diagnostic, Severity
+
+DOMAIN = "ditplan"
+DETAILS_KEY = "grpc-status-details-bin"
+
+# Clients accept 8 KiB of trailers by default, and bytes travel in base64.
+_MAX_MESSAGE = 600
+_MAX_DETAILS = 4500
+
+
+class ErrorReason(Enum):
+    """``ErrorInfo.reason``: stable names for programs to act on."""
+
+    INVALID_REQUEST = "INVALID_REQUEST"
+    INVALID_CONFIG = "INVALID_CONFIG"
+    UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    UNKNOWN_GENERATION = "UNKNOWN_GENERATION"
+    UNKNOWN_ARTIFACT = "UNKNOWN_ARTIFACT"
+    NO_MATCHING_EXECUTOR = "NO_MATCHING_EXECUTOR"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    EXECUTOR_NAME_IN_USE = "EXECUTOR_NAME_IN_USE"
+    QUEUE_FULL = "QUEUE_FULL"
+    ARTIFACT_TOO_LARGE = "ARTIFACT_TOO_LARGE"
+    OFFSET_OUT_OF_RANGE = "OFFSET_OUT_OF_RANGE"
+    STALE_LEASE = "STALE_LEASE"
+    INVALID_REPORT = "INVALID_REPORT"
+    STOPPING = "STOPPING"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One fault of a request that the caller can fix, at a field path."""
+
+    field: str
+    description: str
+
+
+class CallRefused(Exception):
+    """Ends a call with this status. ``retry_seconds`` says when another try could succeed."""
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        reason: ErrorReason,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        retry_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.violations = tuple(violations)
+        self.retry_seconds = retry_seconds
+
+
+def invalid(
+    violations: Sequence[Violation], reason: ErrorReason = ErrorReason.INVALID_REQUEST
+) -> CallRefused:
+    """INVALID_ARGUMENT with every fault of the request."""
+    first = violations[0]
+    place = f"{first.field}: " if first.field else ""
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return CallRefused(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        reason,
+        f"{place}{first.description}{more}",
+        violations=violations,
+    )
+
+
+def violations_of(diagnostics: Iterable[Diagnostic]) -> list[Violation]:
+    """The errors among the diagnostics of a config, each with its place and hint."""
+    return [
+        Violation(
+            d.field,
+            (f"line {d.line}, column {d.column}: " if d.line else "")
+            + d.message
+            + (f" ({d.hint})" if d.hint else ""),
+        )
+        for d in diagnostics
+        if d.severity is Severity.ERROR
+    ]
+
+
+def status_of(refused: CallRefused) -> status_pb2.Status:
+    """The status with its details, cut so that a client with default limits can receive it."""
+    status = status_pb2.Status(
+        code=refused.code.value[0], message=_cut(_printable(refused.message), _MAX_MESSAGE)
+    )
+    _attach(status, error_details_pb2.ErrorInfo(reason=refused.reason.value, domain=DOMAIN))
+    if refused.retry_seconds is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(round(refused.retry_seconds * 1000))
+        _attach(status, retry)
+    if refused.violations:
+        _attach(status, _bad_request(refused.violations))
+    return status
+
+
+def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
+    message = error_details_pb2.BadRequest()
+    for count, violation in enumerate(violations):
+        message.field_violations.add(
+            field=_cut(violation.field, 200), description=_cut(violation.description, 1000)
+        )
+        if message.ByteSize() > _MAX_DETAILS - 100 and count + 1 < len(violations):
+            rest = len(violations) - count - 1
+            message.field_violations.add(description=f"and {rest} more faults")
+            break
+    return message
+
+
+def _attach(status: status_pb2.Status, detail: Message) -> None:
+    status.details.add().Pack(detail)
+
+
+def _printable(text: str) -> str:
+    """Trailers carry the message percent-encoded; control characters would only hide in it."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _cut(text: str, length: int) -> str:
+    """At most ``length`` bytes of UTF-8."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= length:
+        return text
+    return data[: length - 3].decode("utf-8", "ignore") + "…"

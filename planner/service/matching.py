@@ -1,0 +1,94 @@
+"""Which executor can serve which work: pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ditplan.v1 import plan_pb2
+
+from planner.codec import model_to_proto
+from planner.compile.plan import Placement, Program
+from planner.models.facts import ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a run needs of an executor, and equally what an executor offers.
+
+    ``model`` is the name under which a model is served: two checkpoints of one architecture
+    draw different pictures, so facts alone do not match.
+    """
+
+    model: str
+    facts: ModelFacts
+    world_size: int
+    placement: Placement
+
+    @classmethod
+    def of(cls, model: str, program: Program) -> Requirement:
+        return cls(model, program.model, program.topology.world_size, program.placement)
+
+    @property
+    def key(self) -> str:
+        """Equal for equal requirements, in every process."""
+        message = plan_pb2.Program(
+            model=model_to_proto(self.facts),
+            topology=plan_pb2.Topology(world_size=self.world_size),
+            placement=plan_pb2.Placement(
+                quant_type=self.placement.quant_type,
+                exclude_layers=sorted(self.placement.exclude_layers),
+            ),
+        )
+        digest = hashlib.sha256(message.SerializeToString(deterministic=True))
+        digest.update(self.model.encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A connected executor's name and what it offers."""
+
+    executor: str
+    offered: Requirement
+
+
+def differences(needed: Requirement, offered: Requirement) -> list[str]:
+    """Why an executor cannot serve the work, in words; empty exactly where the keys are equal."""
+    if needed.model != offered.model:
+        return [f"serves model {offered.model!r}"]
+    found = []
+    if needed.facts != offered.facts:
+        found.append("its checkpoint has another architecture")
+    if needed.world_size != offered.world_size:
+        found.append(f"world size is {offered.world_size}, the plan needs {needed.world_size}")
+    if needed.placement.quant_type != offered.placement.quant_type:
+        found.append(
+            f"quantization is {offered.placement.quant_type or 'none'}, "
+            f"the plan needs {needed.placement.quant_type or 'none'}"
+        )
+    mine, theirs = (sorted(r.placement.exclude_layers) for r in (needed, offered))
+    if mine != theirs:
+        found.append(
+            f"layers excluded from quantization are {', '.join(theirs) or 'none'}, "
+            f"the plan needs {', '.join(mine) or 'none'}"
+        )
+    return found
+
+
+def why_none_matches(needed: Requirement, offers: Sequence[Offer]) -> str | None:
+    """None where an offer matches, else what differs for every connected executor."""
+    if not offers:
+        return "no executor is connected"
+    found = {offer.executor: differences(needed, offer.offered) for offer in offers}
+    if any(not differs for differs in found.values()):
+        return None
+    listed = "; ".join(f"{name}: {', '.join(differs)}" for name, differs in found.items())
+    if all(offer.offered.model != needed.model for offer in offers):
+        count = len(offers)
+        return (
+            f"model {needed.model!r} is not served by any of {count} connected "
+            f"executor{'s' if count > 1 else ''} ({listed})"
+        )
+    return f"no connected executor matches ({listed})"

@@ -1,0 +1,121 @@
+"""Finds what a model's name stands for: a served one, a published one, or a directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ditplan.v1 import executor_pb2
+
+from planner.compile.plan import Placement
+from planner.models.catalog import NAMED
+from planner.models.facts import ModelFacts
+from planner.models.resolve import UnknownModelError, from_configs, from_directory, from_name
+from planner.service.errors import ErrorReason, Violation, invalid
+from planner.service.matching import Offer, Requirement
+from planner.service.roster import Roster
+
+_MAX_BLOCKS = 4096
+_MAX_HEADS = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model's facts, and the name under which executors are matched with it."""
+
+    name: str
+    facts: ModelFacts
+
+
+class ModelLookup:
+    """``roots`` are the directories below which a request may name a checkpoint's directory."""
+
+    def __init__(self, roots: Iterable[Path], roster: Roster) -> None:
+        self._roots = tuple(root.resolve() for root in roots)
+        self._roster = roster
+
+    def find(self, name: str, field: str) -> Model:
+        """The model of that name; INVALID_ARGUMENT at ``field`` where there is none."""
+        canonical = self._canonical(name)
+        for offer in self._roster.connected():
+            if offer.offered.model == canonical:
+                return Model(canonical, offer.offered.facts)
+        try:
+            if name in NAMED:
+                return Model(canonical, from_name(name))
+            directory = self._directory(name)
+            if directory is not None:
+                return Model(canonical, from_directory(directory))
+            return Model(canonical, from_name(name))
+        except UnknownModelError as unknown:
+            raise invalid(
+                [Violation(field, f"{unknown}; {self._served()}")], ErrorReason.UNKNOWN_MODEL
+            ) from None
+
+    def offer(self, executor: executor_pb2.Executor) -> Offer:
+        """What an executor offers; INVALID_ARGUMENT where its configs cannot be understood."""
+        configs: dict[str, dict[str, Any]] = {}
+        faults = []
+        for i, component in enumerate(executor.component_configs):
+            try:
+                config = json.loads(component.json)
+            except (ValueError, RecursionError) as error:
+                config = error
+            if isinstance(config, dict):
+                configs[component.path] = config
+            else:
+                field = f"executor.component_configs[{i}].json"
+                faults.append(Violation(field, f"{component.path} holds no JSON object"))
+        if faults:
+            raise invalid(faults)
+        try:
+            facts = _plausible(from_configs(configs, name=executor.model))
+        except (UnknownModelError, ArithmeticError, AttributeError) as error:
+            raise invalid(
+                [Violation("executor.component_configs", str(error))], ErrorReason.UNKNOWN_MODEL
+            ) from None
+        placement = Placement(
+            executor.placement.quant_type, tuple(executor.placement.exclude_layers)
+        )
+        model = self._canonical(executor.model)
+        return Offer(executor.name, Requirement(model, facts, executor.world_size, placement))
+
+    def _canonical(self, name: str) -> str:
+        """One name for one directory, however a peer writes it."""
+        directory = None if name in NAMED else self._directory(name)
+        return name if directory is None else str(directory)
+
+    def _directory(self, name: str) -> Path | None:
+        try:
+            path = Path(name).resolve()
+            below = any(path.is_relative_to(root) for root in self._roots)
+            return path if below and path.is_dir() else None
+        except (OSError, ValueError, RuntimeError):
+            return None
+
+    def _served(self) -> str:
+        served = sorted({offer.offered.model for offer in self._roster.connected()})
+        if not served:
+            return "no executor is connected"
+        return f"connected executors serve: {', '.join(served[:10])}"
+
+
+def _plausible(facts: ModelFacts) -> ModelFacts:
+    """Refuses sizes that no checkpoint has, before anything is computed from them."""
+    for target in facts.targets:
+        for blocks in target.block_lists:
+            if not 0 <= blocks.num_blocks <= _MAX_BLOCKS:
+                raise UnknownModelError(f"{blocks.name}: {blocks.num_blocks} blocks")
+        for value in (target.num_attention_heads, target.attention_head_dim):
+            if not 1 <= value <= _MAX_HEADS:
+                raise UnknownModelError(f"{target.name}: {value} attention heads or channels")
+    defaults = facts.defaults
+    if not all(
+        1 <= value <= _MAX_HEADS
+        for value in (defaults.height, defaults.width, defaults.size_multiple)
+    ):
+        raise UnknownModelError("vae/config.json: sizes out of range")
+    return facts

@@ -1,0 +1,120 @@
+"""One RunLease call: the plan goes down, reports come up, a cancel goes down in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import grpc
+from ditplan.dispatch.v1 import dispatch_pb2
+from ditplan.v1 import generation_pb2, plan_pb2
+
+from planner.service.dispatcher import Dispatcher, Session, stale
+from planner.service.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.store.values import StaleLeaseError
+
+_STEPS_PER_BATCH = 256
+
+
+async def first_attach(
+    requests: AsyncIterator[dispatch_pb2.RunLeaseRequest], seconds: float
+) -> dispatch_pb2.Attach:
+    """The message that opens a stream; INVALID_ARGUMENT where something else came first."""
+    try:
+        async with asyncio.timeout(seconds):
+            request = await anext(requests, None)
+    except TimeoutError:
+        raise CallRefused(
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            ErrorReason.INVALID_REQUEST,
+            f"nothing came within {seconds:g} s",
+        ) from None
+    if request is None or request.WhichOneof("message") != "attach":
+        raise invalid([Violation("attach", "must be the first message of the stream")])
+    return request.attach
+
+
+def plan_messages(
+    plan: plan_pb2.Plan, spec: generation_pb2.GenerationSpec
+) -> Iterator[dispatch_pb2.RunLeaseResponse]:
+    """The header, then the steps in batches."""
+    program = plan_pb2.Program()
+    program.CopyFrom(plan.program)
+    del program.steps[:]
+    bare = generation_pb2.GenerationSpec()
+    bare.CopyFrom(spec)
+    bare.ClearField("config")
+    bare.ClearField("program")
+    steps = plan.program.steps
+    yield dispatch_pb2.RunLeaseResponse(
+        header=dispatch_pb2.RunHeader(
+            plan_id=plan.plan_id, program=program, step_count=len(steps), spec=bare
+        )
+    )
+    for first in range(0, len(steps), _STEPS_PER_BATCH):
+        batch = dispatch_pb2.StepBatch(
+            first_step=first, steps=steps[first : first + _STEPS_PER_BATCH]
+        )
+        yield dispatch_pb2.RunLeaseResponse(step_batch=batch)
+
+
+async def follow(
+    dispatcher: Dispatcher,
+    session: Session,
+    requests: AsyncIterator[dispatch_pb2.RunLeaseRequest],
+) -> AsyncIterator[dispatch_pb2.RunLeaseResponse]:
+    """Takes reports in and yields what the executor must hear, until the run is settled.
+
+    Returns where the executor closed the stream; ABORTED where it lost the lease.
+    """
+    reader = asyncio.create_task(_read(dispatcher, session, requests))
+    reader.add_done_callback(lambda _: session.changed.set())
+    cancel_sent = False
+    try:
+        while True:
+            # Every change sets the event, so this wait is bounded by the lease's own end.
+            await session.changed.wait()
+            session.changed.clear()
+            if reader.done():
+                reader.result()
+            if session.settled:
+                yield dispatch_pb2.RunLeaseResponse(done=dispatch_pb2.Done())
+                return
+            if session.fenced:
+                raise stale()
+            if reader.done():
+                return
+            dispatcher.refuse_when_stopping()
+            if session.cancel_reason is not None and not cancel_sent:
+                cancel_sent = True
+                cancel = dispatch_pb2.Cancel(reason=session.cancel_reason)
+                yield dispatch_pb2.RunLeaseResponse(cancel=cancel)
+    finally:
+        reader.cancel()
+        await asyncio.wait([reader])
+
+
+async def _read(
+    dispatcher: Dispatcher,
+    session: Session,
+    requests: AsyncIterator[dispatch_pb2.RunLeaseRequest],
+) -> None:
+    async for request in requests:
+        if session.fenced:
+            return
+        try:
+            match request.WhichOneof("message"):
+                case "step_reports":
+                    dispatcher.report(session, request.step_reports.steps)
+                case "heartbeat":
+                    dispatcher.heartbeat(session)
+                case "completion":
+                    dispatcher.complete(session, request.completion)
+                    return
+                case "failure":
+                    dispatcher.fail(session, request.failure)
+                    return
+                case other:
+                    raise invalid([Violation(other or "message", "has no place in this stream")])
+        except StaleLeaseError:
+            raise stale() from None

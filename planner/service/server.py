@@ -1,0 +1,168 @@
+"""Puts the services on a socket, and takes them off it again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import grpc
+import structlog
+from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc
+from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2, planner_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from planner.service.boundary import Boundary
+from planner.service.creation import Creation
+from planner.service.dispatch_service import DispatchService
+from planner.service.dispatcher import Dispatcher
+from planner.service.generation_service import GenerationService
+from planner.service.logs import configure_logs
+from planner.service.models import ModelLookup
+from planner.service.notices import Notices
+from planner.service.planner_service import PlannerService
+from planner.service.roster import Roster
+from planner.service.settings import Limits, Settings, Timing
+from planner.service.uploads import Uploads
+from planner.service.watch import Watch
+from planner.store.artifacts import ArtifactFiles
+from planner.store.sqlite import SqliteStore
+
+__all__ = ["Limits", "ListenError", "Planner", "Settings", "Timing", "serve"]
+
+_SERVICES = (
+    planner_pb2.DESCRIPTOR.services_by_name["PlannerService"].full_name,
+    generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
+    dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name,
+)
+_LIVENESS = "liveness"
+
+log = structlog.get_logger(__name__)
+
+
+class ListenError(Exception):
+    """The address cannot be listened on."""
+
+
+class Planner:
+    """A running planner: ``async with Planner(settings) as planner`` serves at ``address``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.address = ""
+        self._settings = settings
+        settings.data.mkdir(parents=True, exist_ok=True)
+        self._store = SqliteStore(settings.data / "ditplan.sqlite3")
+        files = ArtifactFiles(settings.data / "artifacts")
+        roster = Roster(settings.timing.connected_grace)
+        notices = Notices()
+        models = ModelLookup(settings.model_roots, roster)
+        limits = settings.limits
+        self._dispatcher = Dispatcher(self._store, files, roster, notices, settings.timing, limits)
+        creation = Creation(self._store, roster, models, self._dispatcher, settings)
+        watch = Watch(self._store, notices, self._dispatcher)
+        uploads = Uploads(self._store, files, self._dispatcher, limits)
+        self._health = health.aio.HealthServicer()
+        self._boundary = Boundary()
+        self._server = grpc.aio.server(
+            interceptors=(self._boundary,),
+            options=(
+                ("grpc.max_receive_message_length", limits.message_bytes),
+                # Else a second planner would share the port in silence.
+                ("grpc.so_reuseport", 0),
+                # Executors may ping idle connections this often.
+                ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ),
+        )
+        planner_pb2_grpc.add_PlannerServiceServicer_to_server(
+            PlannerService(models, limits), self._server
+        )
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+            GenerationService(self._store, files, creation, self._dispatcher, watch, limits),
+            self._server,
+        )
+        dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
+            DispatchService(self._store, roster, models, self._dispatcher, uploads, settings),
+            self._server,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Binds the address and serves; ListenError where it is taken or makes no sense."""
+        listen = self._settings.listen
+        try:
+            port = self._server.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise ListenError(f"cannot listen on {listen}: {error}") from None
+        host = listen.rpartition(":")[0]
+        self.address = f"{host}:{port}"
+        for name in ("", _LIVENESS, *_SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._keeper = asyncio.create_task(self._dispatcher.keep_deadlines())
+        await self._server.start()
+        log.info("planner_listening", address=self.address)
+
+    async def stop(self) -> None:
+        """Turns unready, ends the open calls and stops. Running work is kept for its return."""
+        log.info("planner_stopping", address=self.address)
+        for name in ("", *_SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._dispatcher.stop()
+        grace = self._settings.timing.stop_grace
+        await self._server.stop(grace)
+        await self._boundary.drained(grace)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        self._store.close()
+        log.info("planner_stopped", address=self.address)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+async def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
+    """Serves until SIGTERM or SIGINT; a second signal ends the process at once.
+
+    ``announce`` is called with the bound address.
+    """
+    configure_logs()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        async with Planner(settings) as planner:
+            announce(planner.address)
+            await stop.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

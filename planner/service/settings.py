@@ -1,0 +1,55 @@
+"""Every number and place that the service can be started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Bounds on waiting, in seconds."""
+
+    # A SIGKILLed executor is acted on within two seconds: this, and the time to notice.
+    broken_stream_grace: float = 1.0
+    lease_ttl: float = 10.0
+    # For an executor to attach to a new lease, or again to a restarted planner.
+    attach_window: float = 5.0
+    cancel_window: float = 5.0
+    # How long an executor counts as connected after its last call.
+    connected_grace: float = 3.0
+    max_queue_seconds: float = 3600.0
+    max_acquire_wait: float = 60.0
+    stop_grace: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what a peer may send or store."""
+
+    message_bytes: int = 8 << 20
+    prompt_bytes: int = 16 << 10
+    program_bytes: int = 1 << 20
+    name_bytes: int = 512
+    request_id_bytes: int = 128
+    page_size: int = 1000
+    queue_length: int = 1000
+    attempts: int = 3
+    artifacts: int = 16
+    artifact_bytes: int = 1 << 30
+    chunk_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a planner runs. ``listen`` takes port 0 for any free one.
+
+    ``data`` holds the database and the artifacts. A model may be named by its directory only
+    below one of ``model_roots``.
+    """
+
+    data: Path
+    listen: str = "127.0.0.1:7330"
+    model_roots: tuple[Path, ...] = ()
+    timing: Timing = field(default_factory=Timing)
+    limits: Limits = field(default_factory=Limits)

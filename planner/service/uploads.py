@@ -1,0 +1,97 @@
+"""Takes an artifact in from the executor that holds the lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+from ditplan.dispatch.v1 import dispatch_pb2
+from ditplan.v1 import generation_pb2
+
+from planner.service.dispatcher import Dispatcher, stale
+from planner.service.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.service.names import generation_id
+from planner.service.settings import Limits
+from planner.store.artifacts import ArtifactFiles, is_artifact_name
+from planner.store.interface import Store
+from planner.store.values import StaleLeaseError
+
+_MAX_MEDIA_TYPE = 128
+
+
+class Uploads:
+    def __init__(
+        self, store: Store, files: ArtifactFiles, dispatcher: Dispatcher, limits: Limits
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._dispatcher = dispatcher
+        self._limits = limits
+
+    async def receive(
+        self, requests: AsyncIterator[dispatch_pb2.UploadArtifactRequest], idle_seconds: float
+    ) -> generation_pb2.Artifact:
+        """Stores the file whole or not at all; it is published when its run completes."""
+        first = await _next(requests, idle_seconds)
+        if first is None or not first.HasField("header"):
+            raise invalid([Violation("header", "must come with the first message")])
+        header = first.header
+        self._check(header)
+        lease = self._dispatcher.held_lease(
+            header.lease, generation_id(header.lease.generation, "header.lease.generation")
+        )
+        with self._files.write(lease.generation, lease.epoch, header.name) as file:
+            message: dispatch_pb2.UploadArtifactRequest | None = first
+            while message is not None:
+                if len(message.data) > self._limits.chunk_bytes:
+                    most = self._limits.chunk_bytes
+                    raise invalid([Violation("data", f"is larger than {most} bytes")])
+                if file.size_bytes + len(message.data) > self._limits.artifact_bytes:
+                    raise CallRefused(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        ErrorReason.ARTIFACT_TOO_LARGE,
+                        f"{header.name} is larger than {self._limits.artifact_bytes} bytes",
+                    )
+                await asyncio.to_thread(file.append, message.data)
+                message = await _next(requests, idle_seconds)
+                if message is not None and message.HasField("header"):
+                    raise invalid([Violation("header", "comes twice")])
+            # Looked at again: the lease may have ended while the file came in.
+            self._dispatcher.held_lease(header.lease, lease.generation)
+            digest = await asyncio.to_thread(file.publish)
+            artifact = generation_pb2.Artifact(
+                name=header.name,
+                media_type=header.media_type,
+                size_bytes=file.size_bytes,
+                sha256=digest,
+            )
+        try:
+            self._store.add_artifact(lease, artifact)
+        except StaleLeaseError:
+            raise stale() from None
+        return artifact
+
+    def _check(self, header: dispatch_pb2.ArtifactHeader) -> None:
+        found = []
+        if not is_artifact_name(header.name):
+            found.append(Violation("header.name", "is no plain file name"))
+        media_type = header.media_type
+        if not media_type.isprintable() or len(media_type.encode()) > _MAX_MEDIA_TYPE:
+            found.append(Violation("header.media_type", "is no media type"))
+        if found:
+            raise invalid(found)
+
+
+async def _next(
+    requests: AsyncIterator[dispatch_pb2.UploadArtifactRequest], seconds: float
+) -> dispatch_pb2.UploadArtifactRequest | None:
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(requests, None)
+    except TimeoutError:
+        raise CallRefused(
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            ErrorReason.INVALID_REQUEST,
+            f"nothing came within {seconds:g} s",
+        ) from None

@@ -1,0 +1,44 @@
+"""The events of a generation: those stored, then those to come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from ditplan.v1 import generation_pb2
+
+from planner.service.dispatcher import Dispatcher
+from planner.service.notices import Notices, wait
+from planner.store.interface import Store
+
+# Read from the store in pieces, so that a slow watcher holds no more than this.
+_EVENTS_AT_ONCE = 64
+_LOOK_AGAIN_SECONDS = 30.0
+_MAX_SEQUENCE = 2**63 - 1
+_RUNS_ON = (generation_pb2.GENERATION_STATE_QUEUED, generation_pb2.GENERATION_STATE_RUNNING)
+
+
+class Watch:
+    def __init__(self, store: Store, notices: Notices, dispatcher: Dispatcher) -> None:
+        self._store = store
+        self._notices = notices
+        self._dispatcher = dispatcher
+
+    async def events(
+        self, generation: str, after: int
+    ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
+        """Every event after that sequence, until the generation ends."""
+        after = min(after, _MAX_SEQUENCE)
+        with self._notices.listen(generation) as changed:
+            while True:
+                changed.clear()
+                found = self._store.events(generation, after, _EVENTS_AT_ONCE)
+                for event in found:
+                    yield event
+                    after = event.sequence
+                if found:
+                    continue
+                current = self._store.generation(generation)
+                if current is None or current.state not in _RUNS_ON:
+                    return
+                self._dispatcher.refuse_when_stopping()
+                await wait(changed, _LOOK_AGAIN_SECONDS)
