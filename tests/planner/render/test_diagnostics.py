@@ -65,7 +65,9 @@ def test_a_byte_order_mark_takes_no_column() -> None:
 
 
 def test_the_caret_stands_under_its_key_after_tabs_and_escapes() -> None:
-    assert under_caret(rendered(finding(1, 4), "\t\x1b:key: 1")) == "key"
+    lines = rendered(finding(1, 4), "\t\x1b:key: 1")
+    assert lines[-2] == r" 1 |     \x1b:key: 1"
+    assert under_caret(lines) == "key"
 
 
 def test_the_caret_counts_wide_characters_twice() -> None:
@@ -87,6 +89,7 @@ def test_of_an_endless_line_the_part_around_the_caret_is_shown(width: int, ascii
     lines = rendered(finding(1, column), source, width=width, ascii=ascii)
     assert max(len(line) for line in lines if "-->" not in line) <= width
     assert under_caret(lines) == '"here"'
+    assert re.fullmatch(r" 1 \| \.\.\.[^.].*[^.]\.\.\.", lines[-2])
     assert rendered(finding(1, 1), source, width=width)[-2].endswith("...")
 
 

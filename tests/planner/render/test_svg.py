@@ -69,6 +69,16 @@ def test_everything_lies_on_the_sheet(name: str, request: pytest.FixtureRequest)
     assert max(baselines) < height
 
 
+def test_cells_of_many_steps_stay_wide_enough_to_point_at(long_flux: Compilation) -> None:
+    cells = [
+        rect
+        for rect in root_of(long_flux).findall(f"{SVG}rect")
+        if (rect.findtext(f"{SVG}title") or "").startswith("step ")
+    ]
+    assert len(cells) == 130
+    assert min(float(cell.get("width", 0)) for cell in cells) >= 6
+
+
 def test_bounds_reasons_rule_and_id_are_written(flux: Compilation) -> None:
     written = " ".join(texts(root_of(flux, model="some/model")))
     for expected in (

@@ -61,13 +61,15 @@ def test_the_ruler_stands_above_its_steps(long_flux: Compilation) -> None:
     assert [ruler.index(str(step)) for step in (60, 65, 100)] == [first, first + 5, first + 40]
 
 
-def test_no_number_of_the_ruler_is_cut_off(flux: Compilation) -> None:
+@pytest.mark.parametrize("width", range(76, 84))
+def test_no_number_of_the_ruler_is_cut_off(flux: Compilation, width: int) -> None:
     assert flux.program is not None
     for steps in range(1, 140):
         program = replace(flux.program, steps=flux.program.steps[:1] * steps)
-        lines = text_of(replace(flux, program=program)).splitlines()
+        lines = text_of(replace(flux, program=program), width=width).splitlines()
         numbers = [int(n) for line in lines if re.fullmatch(r"[ \d]+", line) for n in line.split()]
         assert numbers == sorted(set(numbers)), steps
+        assert all(n % 5 == 0 for n in numbers), steps
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 132])
