@@ -39,9 +39,11 @@ def read_config(path: str) -> bytes:
         InputError: it cannot be read.
     """
     try:
-        if path == STDIN and sys.stdin is None:
-            raise OSError("standard input is closed")
-        with sys.stdin.buffer if path == STDIN else open(path, "rb") as file:
+        if path == STDIN:
+            if sys.stdin is None:
+                raise OSError("standard input is closed")
+            return sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1)
+        with open(path, "rb") as file:
             return file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         message = f"{path}: {error.strerror or error}"
@@ -102,7 +104,7 @@ def look(stream: TextIO | None) -> Look:
 
 
 @click.command()
-@click.argument("config", type=click.Path())
+@click.argument("config")
 @click.option("--model", required=True, metavar="NAME_OR_DIR", help="Published name or checkpoint.")
 @click.option("--steps", type=int, help="Denoising steps.  [default: the model's]")
 @click.option("--gpus", type=int, help="GPUs that share the run.  [default: 1]")
@@ -110,7 +112,7 @@ def look(stream: TextIO | None) -> Look:
 @click.option("--width", type=int, help="Pixels.  [default: the model's]")
 @click.option("--guidance", type=float, help="Guidance scale.  [default: the model's]")
 @click.option("--format", "form", type=_FORMATS, default="text", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False), help="Write to this file.")
+@click.option("--out", type=click.Path(dir_okay=False, readable=False), help="Write to this file.")
 def preview(
     config: str,
     model: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -213,11 +214,29 @@ def test_an_unusable_config_is_a_diagnostic(name: str, tmp_path: Path) -> None:
     assert found["diagnostics"][0]["code"] in text.stdout
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_config_without_permission_is_a_diagnostic(config: Path) -> None:
-    config.chmod(0)
+def test_a_config_without_permission_is_a_diagnostic(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, mode: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    # Root may read everything, so the refusal is played.
+    monkeypatch.setattr("planner.cli.preview.open", refuse, raising=False)
+    monkeypatch.setattr("os.access", lambda *arguments, **options: False)
     status, found = document(config, "--model", FLUX)
     assert (status, found["diagnostics"][0]["code"]) == (2, "unreadable-config")
+
+
+def test_a_closed_standard_input_is_a_diagnostic() -> None:
+    done = subprocess.run(
+        [*DITPLAN, "preview", "-", "--model", FLUX],
+        preexec_fn=lambda: os.close(0),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "standard input is closed" in done.stdout
 
 
 def test_no_more_is_read_than_it_takes_to_refuse() -> None:
