@@ -22,7 +22,7 @@ from planner.compile.plan import (
     Topology,
 )
 from planner.diagnostics import Diagnostic, Severity
-from planner.models.facts import ModelFacts
+from planner.models.facts import BlockList, ModelDefaults, ModelFacts, TargetFacts
 
 _BRANCH = {
     Branch.COND: plan_pb2.BRANCH_COND,
@@ -141,6 +141,40 @@ def program_from_proto(message: plan_pb2.Program, model: ModelFacts) -> Program:
         ),
         attention_backend=message.attention_backend,
     )
+
+
+def received_program(message: plan_pb2.Program) -> Program:
+    """The program of a plan that a planner sent, to be shown: its model has no defaults.
+
+    Raises:
+        MalformedProgramError: a field holds what no compiler writes.
+    """
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for column in message.columns:
+        known = groups.setdefault(column.target, [])
+        if (group := tuple(column.block_lists)) not in known:
+            known.append(group)
+    model = ModelFacts(
+        family=message.model.family,
+        pipeline_class=message.model.pipeline_class,
+        targets=tuple(
+            TargetFacts(
+                name=target.name,
+                transformer_class=target.transformer_class,
+                block_lists=tuple(BlockList(b.name, b.num_blocks) for b in target.block_lists),
+                num_attention_heads=target.num_attention_heads,
+                attention_head_dim=target.attention_head_dim,
+                groups=tuple(groups.get(target.name, ())),
+            )
+            for target in message.model.targets
+        ),
+        defaults=ModelDefaults(len(message.steps), 0, 0, 1),
+    )
+    return program_from_proto(message, model)
+
+
+def estimate_from_proto(message: plan_pb2.Estimate) -> Estimate:
+    return Estimate(message.min_computed_steps, message.max_computed_steps)
 
 
 def model_to_proto(model: ModelFacts) -> plan_pb2.Model:

@@ -1,0 +1,57 @@
+"""``ditplan serve``: the two services in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def serve() -> None:
+    """Run a planner or an executor as a service."""
+
+
+@serve.command()
+@click.option(
+    "--listen",
+    default="127.0.0.1:7330",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where clients and executors dial; port 0 takes any free one, unix:PATH a socket.",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("ditplan-data"),
+    show_default=True,
+    help="Holds the database and the artifacts.",
+)
+@click.option(
+    "--model-root",
+    "model_roots",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Checkpoints below this directory may be named by path. Repeatable.",
+)
+def planner(listen: str, data: Path, model_roots: tuple[Path, ...]) -> None:
+    """Compile, queue and stream plans to the executors that dial in."""
+    from planner.service.server import serve as serve_planner
+    from planner.service.settings import Settings
+
+    asyncio.run(serve_planner(Settings(data=data, listen=listen, model_roots=model_roots)))
+
+
+@serve.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def executor(arguments: tuple[str, ...]) -> None:
+    """Hold a model and run what a planner leases (python -m executor)."""
+    # Another process image: the planner's package does not know the executor's.
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "executor", *arguments])
