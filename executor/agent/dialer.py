@@ -61,7 +61,7 @@ class Dialer:
         self._stop = stop
         self._log = log
         self._backoff = Backoff(first=FIRST_RETRY_SECONDS, most=MOST_RETRY_SECONDS)
-        self._reachable: bool | None = None
+        self._state: grpc.StatusCode | None = None
         self._open()
 
     def _open(self) -> None:
@@ -78,7 +78,8 @@ class Dialer:
             RefusedByPlannerError: the planner's answer is final.
         """
         while not self._stop.is_set():
-            wait = WAIT_SECONDS if self._reachable else PROBE_WAIT_SECONDS
+            answering = self._state is grpc.StatusCode.OK
+            wait = WAIT_SECONDS if answering else PROBE_WAIT_SECONDS
             asked_at = time.monotonic()
             response = self._ask(wait)
             if response is not None:
@@ -110,23 +111,25 @@ class Dialer:
         except grpc.RpcError as error:
             self._failed(Status.of(error))
             return None
-        self._note(reachable=True)
+        self._note(Status(grpc.StatusCode.OK, ""))
         return response
 
     def _failed(self, status: Status) -> None:
         if status.code in FATAL:
             raise RefusedByPlannerError(f"planner {self._planner}: {status}")
-        self._note(reachable=False, status=str(status))
+        self._note(status)
         if status.code is grpc.StatusCode.DEADLINE_EXCEEDED:
             self.close()
             self._open()
 
-    def _note(self, *, reachable: bool, **facts: object) -> None:
+    def _note(self, status: Status) -> None:
         """Logs a change of state, not every try."""
-        if reachable is self._reachable:
+        if status.code is self._state:
             return
-        self._reachable = reachable
-        if reachable:
+        self._state = status.code
+        if status.code is grpc.StatusCode.OK:
             self._log.info("asking the planner for work", planner=self._planner)
         else:
-            self._log.warning("planner unreachable, retrying", planner=self._planner, **facts)
+            self._log.warning(
+                "asking for work failed, retrying", planner=self._planner, status=str(status)
+            )

@@ -1,0 +1,88 @@
+"""The files that one component of a checkpoint consists of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from executor.placement.errors import PlacementError
+
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+# By the end of a component's class name: of each group of files, one must be there.
+REQUIRED = {
+    "Scheduler": (("scheduler_config.json",),),
+    "Tokenizer": (("tokenizer_config.json",), VOCABULARIES),
+    "TokenizerFast": (("tokenizer_config.json",), VOCABULARIES),
+    "Processor": (("preprocessor_config.json", "processor_config.json"),),
+    "FeatureExtractor": (("preprocessor_config.json",),),
+}
+
+
+def inspect_component(directory: Path, class_name: str) -> frozenset[str]:
+    """The names of the weights of a component, none for a scheduler, tokenizer or processor.
+
+    Raises:
+        PlacementError: a file is missing or cannot be read; the message names it.
+    """
+    if not directory.is_dir():
+        raise PlacementError(f"{directory}: no such directory, but model_index.json lists it")
+    for file in sorted(directory.glob("*.json")):
+        read_json(file)
+    for ending, groups in REQUIRED.items():
+        if class_name.endswith(ending):
+            for names in groups:
+                _require_one(directory, names)
+            return frozenset()
+    _require_one(directory, ("config.json",))
+    return frozenset[str]().union(*(_tensor_names(file) for file in _weight_files(directory)))
+
+
+def read_json(path: Path) -> Any:
+    """Raises PlacementError where there is no such file or no JSON in it."""
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise PlacementError(f"{path}: no valid JSON: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """Raises PlacementError where there is no such file or no text in it."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PlacementError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlacementError(f"{path}: cannot be read: {error}") from None
+
+
+def _require_one(directory: Path, names: tuple[str, ...]) -> None:
+    if not any((directory / name).is_file() for name in names):
+        raise PlacementError(f"{directory}: no {' or '.join(names)}")
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    for name in WEIGHTS:
+        if (directory / name).is_file():
+            return [directory / name]
+        shards = directory / f"{name}.index.json"
+        if shards.is_file():
+            index = read_json(shards)
+            files = index.get("weight_map") if isinstance(index, dict) else None
+            if not isinstance(files, dict) or not files:
+                raise PlacementError(f"{shards}: no weight_map")
+            return [directory / str(file) for file in sorted(set(files.values()))]
+    raise PlacementError(f"{directory}: no weights; expected {' or '.join(WEIGHTS)}")
+
+
+def _tensor_names(path: Path) -> set[str]:
+    if not path.is_file():
+        raise PlacementError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as weights:
+            return set(weights.keys())
+    except (SafetensorError, OSError) as error:
+        raise PlacementError(f"{path}: no readable safetensors file: {error}") from None

@@ -1,0 +1,70 @@
+"""An executor inside the test's process: everything but the process itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import structlog
+
+from executor.agent.dialer import Dialer
+from executor.agent.runner import Runner
+from executor.agent.shutdown import Shutdown
+from executor.codec import executor_to_proto
+from executor.placement.load import LoadedPipeline
+from tests.executor.agent.scripted_planner import ScriptedPlanner
+
+JOIN_SECONDS = 20.0
+DELIVERY_SECONDS = 10.0
+
+
+class Agent:
+    """The loop of an executor, in a thread."""
+
+    def __init__(self, loaded: LoadedPipeline, planner: ScriptedPlanner) -> None:
+        log = structlog.get_logger("executor").bind(executor="here")
+        # Not entered: signals belong to the main thread.
+        self.shutdown = Shutdown(drain_seconds=60)
+        self.begun: list[tuple[str, str]] = []
+        self.runner = Runner(
+            loaded,
+            name="here",
+            shutdown=self.shutdown,
+            on_begin=lambda *run: self.begun.append(run),
+            log=log,
+            delivery_seconds=DELIVERY_SECONDS,
+        )
+        self.dialer = Dialer(
+            planner.address,
+            executor_to_proto("here", loaded),
+            stop=self.shutdown.requested,
+            log=log,
+        )
+        self.ended_with: Exception | None = None
+        self.thread = threading.Thread(target=self._loop)
+
+    def _loop(self) -> None:
+        try:
+            while (lease := self.dialer.acquire()) is not None:
+                self.runner.run(self.dialer.stub, lease)
+        except Exception as error:
+            self.ended_with = error
+
+    def stop(self) -> None:
+        self.shutdown.requested.set()
+        self.thread.join(JOIN_SECONDS)
+        self.dialer.close()
+        assert not self.thread.is_alive()
+
+
+class SlowSteps:
+    """Makes every forward take ``seconds`` longer and notes when each began."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.began: list[float] = []
+
+    def __call__(self, *_: Any) -> None:
+        self.began.append(time.monotonic())
+        time.sleep(self.seconds)

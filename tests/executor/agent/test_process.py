@@ -1,0 +1,206 @@
+"""`python -m executor` as a real process."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+import pytest
+from ditplan.v1.executor_pb2 import GetExecutorRequest
+from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
+from PIL import Image
+
+from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
+from tests.executor.programs import program
+
+WAIT = 60
+REPOSITORY = Path(__file__).parents[3]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "executor", *arguments]
+
+
+class Process:
+    """An executor and its log, read line by line as it comes."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            _command(*arguments), cwd=REPOSITORY, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        )
+        assert self._process.stderr is not None
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, args=(self._process.stderr,))
+        self._reader.start()
+        self.log: list[dict[str, Any]] = []
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self._lines.put(line)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The next log line of an event; every line on the way is JSON."""
+        until = time.monotonic() + WAIT
+        while time.monotonic() < until:
+            try:
+                entry = json.loads(self._lines.get(timeout=0.1))
+            except queue.Empty:
+                continue
+            self.log.append(entry)
+            if entry["event"] == event:
+                return entry
+        raise AssertionError(f"no {event!r} in {self.log}")
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def exit_status(self, seconds: float = WAIT) -> int:
+        return self._process.wait(seconds)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(WAIT)
+        self._reader.join(WAIT)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+
+@pytest.fixture
+def process(planner: ScriptedPlanner, checkpoint: Path) -> Iterator[Process]:
+    process = Process(
+        "--planner", planner.address, "--model", str(checkpoint), "--name", "there",
+        "--drain-seconds", "20",
+    )  # fmt: skip
+    yield process
+    process.close()
+
+
+def _started(planner: ScriptedPlanner, steps: int) -> Job:
+    """A job of so many steps, some of which have been reported."""
+    job = planner.offer(Job(program("F" * steps)))
+    until = time.monotonic() + WAIT
+    while not job.steps and time.monotonic() < until:
+        time.sleep(0.01)
+    assert job.steps
+    return job
+
+
+def test_a_drain_finishes_the_run_and_takes_no_other(
+    process: Process, planner: ScriptedPlanner
+) -> None:
+    port = process.wait_for("listening")["port"]
+    job = _started(planner, 300)
+    waiting = planner.offer(Job(program("FC"), name="generations/2"))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        current = ExecutorServiceStub(channel).GetExecutor(GetExecutorRequest(), timeout=5)
+    process.signal(signal.SIGTERM)
+    assert job.over.wait(WAIT)
+    assert process.exit_status() == 0
+    assert (current.executor.name, current.generation) == ("there", job.name)
+    assert job.completion is not None
+    assert Image.open(io.BytesIO(job.artifacts["image.png"])).size == (32, 32)
+    assert not waiting.attaches
+    process.wait_for("drained")
+    started = next(entry for entry in process.log if entry["event"] == "run started")
+    assert (started["executor"], started["generation"], started["epoch"]) == ("there", job.name, 1)
+    assert started["plan_id"] == current.plan_id
+    assert not any("red cat" in json.dumps(entry) for entry in process.log)
+
+
+def test_an_idle_executor_drains_at_once(process: Process) -> None:
+    process.wait_for("asking the planner for work")
+    process.signal(signal.SIGINT)
+    assert process.exit_status(5) == 0
+
+
+def test_a_second_signal_ends_it_at_once(process: Process, planner: ScriptedPlanner) -> None:
+    job = _started(planner, 5000)
+    process.signal(signal.SIGTERM)
+    time.sleep(0.3)
+    process.signal(signal.SIGTERM)
+    assert process.exit_status(2) == 128 + signal.SIGTERM
+    assert job.completion is None
+
+
+def test_a_drain_that_takes_too_long_hands_the_run_back(
+    planner: ScriptedPlanner, checkpoint: Path
+) -> None:
+    process = Process(
+        "--planner", planner.address, "--model", str(checkpoint), "--drain-seconds", "0.5"
+    )
+    try:
+        job = _started(planner, 5000)
+        process.signal(signal.SIGTERM)
+        assert process.exit_status(5) == 0
+    finally:
+        process.close()
+    assert job.failure is not None
+    assert (job.failure.code, job.failure.retryable) == ("UNAVAILABLE", True)
+
+
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command(*arguments),
+        cwd=REPOSITORY,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--planner"),
+        (["--planner", "here", "--model", "x"], "HOST:PORT"),
+        (["--planner", "h:1", "--model", "x", "--listen", "h:99999"], "--listen"),
+        (["--planner", "h:1", "--model", "x", "--dtype", "float8"], "float8"),
+        (["--planner", "h:1", "--model", "x", "--drain-seconds", "-1"], "--drain-seconds"),
+        (["--planner", "h:1", "--model", "/nowhere"], "error: /nowhere: no such directory"),
+    ],
+)
+def test_misuse_is_one_clear_line(arguments: list[str], words: str) -> None:
+    result = _run(*arguments)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_several_ranks_are_refused() -> None:
+    result = _run("--planner", "h:1", "--model", "x", WORLD_SIZE="2")
+    assert result.returncode == 2
+    assert "multi-rank execution is not supported yet" in result.stderr
+
+
+def test_a_final_refusal_of_the_planner_ends_it(planner: ScriptedPlanner, checkpoint: Path) -> None:
+    planner.refuse_with = (grpc.StatusCode.UNAUTHENTICATED, "no token")
+    result = _run("--planner", planner.address, "--model", str(checkpoint))
+    assert result.returncode == 1
+    assert "UNAUTHENTICATED: no token" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "executor", "--help"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+    assert result.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert not imported & {"torch", "diffusers", "grpc", "numpy"}
