@@ -12,13 +12,14 @@ from ditplan.v1 import generation_pb2, planner_pb2
 
 from planner.service.admission import Admitted, admit
 from planner.service.checks import check_generation
-from planner.service.dispatcher import Dispatcher
 from planner.service.errors import CallRefused, ErrorReason
 from planner.service.matching import why_none_matches
 from planner.service.models import ModelLookup
 from planner.service.names import new_id
 from planner.service.roster import Roster
 from planner.service.settings import Settings
+from planner.service.settlement import Settlement
+from planner.service.shutdown import Shutdown
 from planner.store.interface import Store
 from planner.store.values import NewGeneration
 
@@ -33,13 +34,15 @@ class Creation:
         store: Store,
         roster: Roster,
         models: ModelLookup,
-        dispatcher: Dispatcher,
+        settlement: Settlement,
+        shutdown: Shutdown,
         settings: Settings,
     ) -> None:
         self._store = store
         self._roster = roster
         self._models = models
-        self._dispatcher = dispatcher
+        self._settlement = settlement
+        self._shutdown = shutdown
         self._limits = settings.limits
         self._max_queue_seconds = settings.timing.max_queue_seconds
 
@@ -66,7 +69,7 @@ class Creation:
         earlier = self._store.request(request.request_id) if request.request_id else None
         if earlier is not None:
             return self._repeated(request.request_id, *earlier, digest)
-        self._dispatcher.refuse_when_stopping()
+        self._shutdown.refuse_if_begun()
         admitted = self.admit(request)
         if self._store.queue_length() >= self._limits.queue_length:
             raise CallRefused(
@@ -87,7 +90,7 @@ class Creation:
         )
         self._store.create(new)
         log.info("generation_queued", generation=new.generation, plan_id=new.plan.plan_id)
-        self._dispatcher.work_arrived(new.requirement)
+        self._settlement.work_arrived(new.requirement)
         return new.generation, admitted.diagnostics
 
     def _repeated(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from ditplan.dispatch.v1 import dispatch_pb2
@@ -15,6 +16,7 @@ from planner.service.names import generation_id, unknown_generation
 from planner.service.roster import Roster
 from planner.service.run_stream import first_attach, follow, plan_messages
 from planner.service.settings import Settings
+from planner.service.shutdown import Shutdown
 from planner.service.uploads import Uploads
 from planner.store.interface import Store
 
@@ -26,6 +28,7 @@ class DispatchService(DispatchServiceServicer):
         roster: Roster,
         models: ModelLookup,
         dispatcher: Dispatcher,
+        shutdown: Shutdown,
         uploads: Uploads,
         settings: Settings,
     ) -> None:
@@ -33,6 +36,7 @@ class DispatchService(DispatchServiceServicer):
         self._roster = roster
         self._models = models
         self._dispatcher = dispatcher
+        self._shutdown = shutdown
         self._uploads = uploads
         self._settings = settings
 
@@ -54,7 +58,7 @@ class DispatchService(DispatchServiceServicer):
     ) -> AsyncGenerator[dispatch_pb2.RunLeaseResponse, None]:
         attach = await first_attach(request_iterator, self._settings.timing.attach_window)
         generation = generation_id(attach.lease.generation, "attach.lease.generation")
-        lease = self._dispatcher.held_lease(attach.lease, generation)
+        lease = self._dispatcher.held_lease(generation, attach.lease.epoch)
         if lease.executor.name != attach.executor:
             raise stale()
         found = self._store.generation(generation)
@@ -62,15 +66,17 @@ class DispatchService(DispatchServiceServicer):
             raise unknown_generation(generation)
         offer = self._models.offer(lease.executor)
         with self._roster.present(offer, asks_for_work=False):
-            session = self._dispatcher.attach(lease)
+            session = self._dispatcher.attach(lease, found)
             try:
                 if not attach.resume:
                     for message in plan_messages(found.plan, found.spec):
                         yield message
                 attached = dispatch_pb2.Attached(next_step=lease.steps_done)
                 yield dispatch_pb2.RunLeaseResponse(attached=attached)
-                async for message in follow(self._dispatcher, session, request_iterator):
-                    yield message
+                following = follow(self._dispatcher, self._shutdown, session, request_iterator)
+                async with aclosing(following) as messages:
+                    async for message in messages:
+                        yield message
             finally:
                 self._dispatcher.detach(session)
 

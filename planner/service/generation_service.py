@@ -12,11 +12,12 @@ from ditplan.v1 import generation_pb2
 from ditplan.v1.generation_pb2_grpc import GenerationServiceServicer
 
 from planner.service.creation import Creation
-from planner.service.dispatcher import Dispatcher
 from planner.service.downloads import read_artifact
 from planner.service.errors import Violation, invalid
 from planner.service.names import artifact_id, generation_id, unknown_generation
 from planner.service.settings import Limits
+from planner.service.settlement import Settlement
+from planner.service.shutdown import Shutdown
 from planner.service.watch import Watch
 from planner.store.artifacts import ArtifactFiles
 from planner.store.interface import Store
@@ -32,14 +33,16 @@ class GenerationService(GenerationServiceServicer):
         store: Store,
         files: ArtifactFiles,
         creation: Creation,
-        dispatcher: Dispatcher,
+        settlement: Settlement,
+        shutdown: Shutdown,
         watch: Watch,
         limits: Limits,
     ) -> None:
         self._store = store
         self._files = files
         self._creation = creation
-        self._dispatcher = dispatcher
+        self._settlement = settlement
+        self._shutdown = shutdown
         self._watch = watch
         self._limits = limits
 
@@ -86,7 +89,7 @@ class GenerationService(GenerationServiceServicer):
     ) -> generation_pb2.CancelGenerationResponse:
         generation = generation_id(request.name)
         self._generation(generation)
-        self._dispatcher.cancel(generation, "a client cancelled it")
+        self._settlement.cancel(generation, "a client cancelled it")
         return generation_pb2.CancelGenerationResponse(generation=self._generation(generation))
 
     async def WatchGeneration(
@@ -114,9 +117,9 @@ class GenerationService(GenerationServiceServicer):
                     yield generation_pb2.GenerateResponse(event=event)
         except (asyncio.CancelledError, GeneratorExit):
             # A planner that stops ends its calls too, and means no harm to the work.
-            if not self._dispatcher.stopping:
+            if not self._shutdown.begun:
                 reason = "the call that asked for it was cancelled or its deadline passed"
-                self._dispatcher.cancel(created, reason)
+                self._settlement.cancel(created, reason)
             raise
 
     async def ReadArtifact(

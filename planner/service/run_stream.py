@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2, plan_pb2
 
-from planner.service.dispatcher import Dispatcher, Session, stale
+from planner.service.dispatcher import Dispatcher, stale
 from planner.service.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.service.sessions import Session
+from planner.service.shutdown import Shutdown
 from planner.store.values import StaleLeaseError
 
 _STEPS_PER_BATCH = 256
@@ -60,9 +62,10 @@ def plan_messages(
 
 async def follow(
     dispatcher: Dispatcher,
+    shutdown: Shutdown,
     session: Session,
     requests: AsyncIterator[dispatch_pb2.RunLeaseRequest],
-) -> AsyncIterator[dispatch_pb2.RunLeaseResponse]:
+) -> AsyncGenerator[dispatch_pb2.RunLeaseResponse, None]:
     """Takes reports in and yields what the executor must hear, until the run is settled.
 
     Returns where the executor closed the stream; ABORTED where it lost the lease.
@@ -84,7 +87,7 @@ async def follow(
                 raise stale()
             if reader.done():
                 return
-            dispatcher.refuse_when_stopping()
+            shutdown.refuse_if_begun()
             if session.cancel_reason is not None and not cancel_sent:
                 cancel_sent = True
                 cancel = dispatch_pb2.Cancel(reason=session.cancel_reason)

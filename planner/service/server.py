@@ -26,7 +26,10 @@ from planner.service.models import ModelLookup
 from planner.service.notices import Notices
 from planner.service.planner_service import PlannerService
 from planner.service.roster import Roster
+from planner.service.sessions import Sessions
 from planner.service.settings import Limits, Settings, Timing
+from planner.service.settlement import Settlement
+from planner.service.shutdown import Shutdown
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
 from planner.store.artifacts import ArtifactFiles
@@ -57,14 +60,20 @@ class Planner:
         settings.data.mkdir(parents=True, exist_ok=True)
         self._store = SqliteStore(settings.data / "ditplan.sqlite3")
         files = ArtifactFiles(settings.data / "artifacts")
-        roster = Roster(settings.timing.connected_grace)
-        notices = Notices()
+        timing, limits = settings.timing, settings.limits
+        self._shutdown = Shutdown()
+        self._notices = Notices()
+        self._sessions = Sessions()
+        store, shutdown, notices = self._store, self._shutdown, self._notices
+        roster = Roster(timing.connected_grace)
         models = ModelLookup(settings.model_roots, roster)
-        limits = settings.limits
-        self._dispatcher = Dispatcher(self._store, files, roster, notices, settings.timing, limits)
-        creation = Creation(self._store, roster, models, self._dispatcher, settings)
-        watch = Watch(self._store, notices, self._dispatcher)
-        uploads = Uploads(self._store, files, self._dispatcher, limits)
+        self._settlement = Settlement(store, files, roster, notices, self._sessions, timing, limits)
+        dispatcher = Dispatcher(
+            store, roster, notices, self._sessions, self._settlement, shutdown, timing, limits
+        )
+        creation = Creation(store, roster, models, self._settlement, shutdown, settings)
+        watch = Watch(store, notices, shutdown)
+        uploads = Uploads(store, files, dispatcher, limits)
         self._health = health.aio.HealthServicer()
         self._boundary = Boundary()
         self._server = grpc.aio.server(
@@ -82,11 +91,11 @@ class Planner:
             PlannerService(models, limits), self._server
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationService(self._store, files, creation, self._dispatcher, watch, limits),
+            GenerationService(store, files, creation, self._settlement, shutdown, watch, limits),
             self._server,
         )
         dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
-            DispatchService(self._store, roster, models, self._dispatcher, uploads, settings),
+            DispatchService(store, roster, models, dispatcher, shutdown, uploads, settings),
             self._server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -106,7 +115,8 @@ class Planner:
         self.address = f"{host}:{port}"
         for name in ("", _LIVENESS, *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._keeper = asyncio.create_task(self._dispatcher.keep_deadlines())
+        self._settlement.adopt_leases()
+        self._keeper = asyncio.create_task(self._settlement.keep_deadlines())
         await self._server.start()
         log.info("planner_listening", address=self.address)
 
@@ -115,7 +125,9 @@ class Planner:
         log.info("planner_stopping", address=self.address)
         for name in ("", *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._dispatcher.stop()
+        self._shutdown.begun = True
+        self._sessions.wake_all()
+        self._notices.notify_all()
         grace = self._settings.timing.stop_grace
         await self._server.stop(grace)
         await self._boundary.drained(grace)

@@ -38,9 +38,8 @@ class Uploads:
             raise invalid([Violation("header", "must come with the first message")])
         header = first.header
         self._check(header)
-        lease = self._dispatcher.held_lease(
-            header.lease, generation_id(header.lease.generation, "header.lease.generation")
-        )
+        generation = generation_id(header.lease.generation, "header.lease.generation")
+        lease = self._dispatcher.held_lease(generation, header.lease.epoch)
         with self._files.write(lease.generation, lease.epoch, header.name) as file:
             message: dispatch_pb2.UploadArtifactRequest | None = first
             while message is not None:
@@ -58,7 +57,7 @@ class Uploads:
                 if message is not None and message.HasField("header"):
                     raise invalid([Violation("header", "comes twice")])
             # Looked at again: the lease may have ended while the file came in.
-            self._dispatcher.held_lease(header.lease, lease.generation)
+            self._dispatcher.held_lease(generation, lease.epoch)
             digest = await asyncio.to_thread(file.publish)
             artifact = generation_pb2.Artifact(
                 name=header.name,

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 
 from ditplan.v1 import generation_pb2
 
-from planner.service.dispatcher import Dispatcher
 from planner.service.notices import Notices, wait
+from planner.service.shutdown import Shutdown
 from planner.store.interface import Store
 
 # Read from the store in pieces, so that a slow watcher holds no more than this.
@@ -18,10 +18,10 @@ _RUNS_ON = (generation_pb2.GENERATION_STATE_QUEUED, generation_pb2.GENERATION_ST
 
 
 class Watch:
-    def __init__(self, store: Store, notices: Notices, dispatcher: Dispatcher) -> None:
+    def __init__(self, store: Store, notices: Notices, shutdown: Shutdown) -> None:
         self._store = store
         self._notices = notices
-        self._dispatcher = dispatcher
+        self._shutdown = shutdown
 
     async def events(
         self, generation: str, after: int
@@ -40,5 +40,5 @@ class Watch:
                 current = self._store.generation(generation)
                 if current is None or current.state not in _RUNS_ON:
                     return
-                self._dispatcher.refuse_when_stopping()
+                self._shutdown.refuse_if_begun()
                 await wait(changed, _LOOK_AGAIN_SECONDS)

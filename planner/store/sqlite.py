@@ -10,6 +10,7 @@ from pathlib import Path
 from ditplan.v1 import executor_pb2, generation_pb2
 
 from planner.store import messages
+from planner.store.events import EventLog
 from planner.store.schema import connect
 from planner.store.values import (
     Ending,
@@ -32,6 +33,7 @@ class SqliteStore:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._db = connect(path)
         self._clock = clock
+        self._events = EventLog(self._db, clock)
 
     def close(self) -> None:
         self._db.close()
@@ -59,7 +61,7 @@ class SqliteStore:
                 ),
             )
             planned = generation_pb2.Planned(plan=new.plan, diagnostics=new.diagnostics)
-            self._append(new.generation, generation_pb2.GenerationEvent(planned=planned))
+            self._events.append(new.generation, generation_pb2.GenerationEvent(planned=planned))
             self._append_queued(new.generation, position, "")
 
     def request(self, request_id: str) -> tuple[str, bytes] | None:
@@ -96,12 +98,7 @@ class SqliteStore:
     def events(
         self, generation: str, after: int, limit: int
     ) -> list[generation_pb2.GenerationEvent]:
-        rows = self._db.execute(
-            "SELECT body FROM events WHERE generation = ? AND sequence > ? "
-            "ORDER BY sequence LIMIT ?",
-            (generation, after, limit),
-        )
-        return [generation_pb2.GenerationEvent.FromString(row["body"]) for row in rows]
+        return self._events.after(generation, after, limit)
 
     def queue_length(self) -> int:
         row = self._db.execute("SELECT count(*) FROM generations WHERE state = 1").fetchone()
@@ -127,7 +124,7 @@ class SqliteStore:
                 (generation, epoch, executor.name, executor.SerializeToString(), expires_at),
             )
             started = generation_pb2.Started(executor=executor.name, attempt=epoch)
-            self._append(generation, generation_pb2.GenerationEvent(started=started))
+            self._events.append(generation, generation_pb2.GenerationEvent(started=started))
         return self.lease(generation)
 
     def lease(self, generation: str) -> Lease | None:
@@ -157,7 +154,7 @@ class SqliteStore:
             self._check(lease)
             for step in steps:
                 event = generation_pb2.GenerationEvent(step=step)
-                self._append(lease.generation, event, step=step.step)
+                self._events.append(lease.generation, event, step=step.step)
             self._db.execute(
                 "UPDATE generations SET steps_done = steps_done + ? WHERE generation = ?",
                 (len(steps), lease.generation),
@@ -165,12 +162,7 @@ class SqliteStore:
             self._extend("generation = ?", (lease.generation,), expires_at)
 
     def outcomes(self, lease: Lease) -> list[generation_pb2.StepOutcome]:
-        rows = self._db.execute(
-            "SELECT body FROM events WHERE generation = ? AND attempt = ? AND step IS NOT NULL "
-            "ORDER BY step",
-            (lease.generation, lease.epoch),
-        )
-        return [generation_pb2.GenerationEvent.FromString(row["body"]).step for row in rows]
+        return self._events.outcomes(lease.generation, lease.epoch)
 
     def request_cancel(self, generation: str, reason: str, expires_at: float) -> bool:
         changed = self._db.execute(
@@ -282,24 +274,8 @@ class SqliteStore:
             ),
         )
         finished = self.generation(generation)
-        self._append(generation, generation_pb2.GenerationEvent(finished=finished))
+        self._events.append(generation, generation_pb2.GenerationEvent(finished=finished))
 
     def _append_queued(self, generation: str, position: int, reason: str) -> None:
         queued = generation_pb2.Queued(position=position, reason=reason)
-        self._append(generation, generation_pb2.GenerationEvent(queued=queued))
-
-    def _append(
-        self, generation: str, event: generation_pb2.GenerationEvent, step: int | None = None
-    ) -> None:
-        row = self._db.execute(
-            "UPDATE generations SET last_sequence = last_sequence + 1 WHERE generation = ? "
-            "RETURNING last_sequence, attempt",
-            (generation,),
-        ).fetchone()
-        event.generation = f"generations/{generation}"
-        event.sequence = row["last_sequence"]
-        event.time.CopyFrom(messages.timestamp(self._clock()))
-        self._db.execute(
-            "INSERT INTO events (generation, sequence, attempt, step, body) VALUES (?, ?, ?, ?, ?)",
-            (generation, event.sequence, row["attempt"], step, event.SerializeToString()),
-        )
+        self._events.append(generation, generation_pb2.GenerationEvent(queued=queued))

@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+
 from planner.service.settings import Settings, Timing
 
 SECONDS_PER_TEST = 30.0

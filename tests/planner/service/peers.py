@@ -17,6 +17,7 @@ from ditplan.v1.generation_pb2_grpc import GenerationServiceStub
 from ditplan.v1.planner_pb2_grpc import PlannerServiceStub
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
 from planner.models.catalog import NAMED
 
 MODEL = "black-forest-labs/FLUX.1-dev"

@@ -7,8 +7,8 @@ import hashlib
 
 from ditplan.identity import plan_id
 from ditplan.v1 import generation_pb2, plan_pb2
-from planner.service.server import Planner, Settings
 
+from planner.service.server import Planner, Settings
 from tests.planner.service.peers import ADAPTIVE_CONFIG, Client, Executor, asking
 
 

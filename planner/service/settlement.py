@@ -1,0 +1,141 @@
+"""What becomes of work: queued again, or ended for good. Nothing accepted stays undecided."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc
+import structlog
+
+from planner.service.attempts import QueueAgain, after_loss, cancelled, failed
+from planner.service.notices import Notices, wait
+from planner.service.roster import Roster
+from planner.service.sessions import Sessions
+from planner.service.settings import Limits, Timing
+from planner.store.artifacts import ArtifactFiles
+from planner.store.interface import Store
+from planner.store.values import Ending, Lease, State
+
+_STORE_FAILURE_PAUSE = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Settlement:
+    def __init__(
+        self,
+        store: Store,
+        files: ArtifactFiles,
+        roster: Roster,
+        notices: Notices,
+        sessions: Sessions,
+        timing: Timing,
+        limits: Limits,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._roster = roster
+        self._notices = notices
+        self._sessions = sessions
+        self._timing = timing
+        self._limits = limits
+        self._deadlines_changed = asyncio.Event()
+
+    def adopt_leases(self) -> None:
+        """Gives the executors of an earlier planner their time to attach to this one."""
+        self._store.extend_all(time.time() + self._timing.attach_window)
+
+    async def keep_deadlines(self) -> None:
+        """Acts on leases that expire and on work that waited too long, until cancelled."""
+        while True:
+            self._deadlines_changed.clear()
+            try:
+                self._act_on_deadlines()
+                deadline = self._store.next_deadline()
+            except Exception:
+                # The store may be out of disk for a while; whatever is due stays due.
+                log.exception("deadlines_failed")
+                await asyncio.sleep(_STORE_FAILURE_PAUSE)
+                continue
+            pause = None if deadline is None else max(deadline - time.time(), 0.0)
+            await wait(self._deadlines_changed, pause)
+
+    def deadlines_changed(self) -> None:
+        """Something may now be due sooner than it was."""
+        self._deadlines_changed.set()
+
+    def work_arrived(self, requirement: str) -> None:
+        """Wakes the executors that could take it."""
+        self.deadlines_changed()
+        self._notices.notify(requirement)
+
+    def conclude(self, lease: Lease, outcome: QueueAgain | Ending) -> None:
+        """Ends a lease. StaleLeaseError where it is over already."""
+        if isinstance(outcome, QueueAgain):
+            queue_deadline = time.time() + self._timing.max_queue_seconds
+            self._store.requeue(lease, outcome.reason, queue_deadline)
+            self._files.discard_others(lease.generation, None, ())
+            self.work_arrived(lease.requirement)
+            lease_log(lease).info("generation_queued_again", reason=outcome.reason)
+        else:
+            self._store.end_leased(lease, outcome)
+            self._tidy(lease)
+            self._log_end(lease_log(lease), outcome)
+        self._notices.notify(lease.generation)
+
+    def lost(self, lease: Lease) -> None:
+        """The executor of a lease is gone without a word."""
+        name = lease.executor.name
+        another = any(
+            offer.offered.key == lease.requirement
+            and (offer.executor != name or self._roster.is_asking(name))
+            for offer in self._roster.connected()
+        )
+        lease_log(lease).warning("lease_lost", epoch=lease.epoch, step=lease.steps_done)
+        attempts = self._limits.attempts
+        self.conclude(lease, after_loss(lease, max_attempts=attempts, another_executor=another))
+        self._sessions.fence(lease.generation)
+
+    def cancel(self, generation: str, reason: str) -> None:
+        """Ends queued work now and running work within a step; ended work stays as it is."""
+        if self._end_queued(generation, cancelled(reason)):
+            return
+        expires_at = time.time() + self._timing.cancel_window
+        if self._store.request_cancel(generation, reason, expires_at):
+            log.info("cancel_requested", generation=generation)
+            self.deadlines_changed()
+            self._sessions.cancel(generation, reason)
+
+    def _act_on_deadlines(self) -> None:
+        for lease in self._store.expired_leases(time.time()):
+            self.lost(lease)
+        waited = f"no executor took the work within {self._timing.max_queue_seconds:g} s"
+        for generation in self._store.overdue(time.time()):
+            self._end_queued(generation, failed(grpc.StatusCode.DEADLINE_EXCEEDED.name, waited))
+
+    def _end_queued(self, generation: str, ending: Ending) -> bool:
+        if not self._store.end_queued(generation, ending):
+            return False
+        self._notices.notify(generation)
+        self._log_end(log.bind(generation=generation), ending)
+        return True
+
+    def _tidy(self, lease: Lease) -> None:
+        ended = self._store.generation(lease.generation)
+        published = [artifact.name for artifact in ended.artifacts] if ended else []
+        self._files.discard_others(lease.generation, lease.epoch, published)
+
+    def _log_end(self, bound: structlog.typing.FilteringBoundLogger, ending: Ending) -> None:
+        if ending.state is State.FAILED and ending.failure is not None:
+            failure = ending.failure
+            bound.warning("generation_failed", code=failure.code, message=failure.message)
+        else:
+            bound.info(f"generation_{ending.state.name.lower()}")
+
+
+def lease_log(lease: Lease) -> structlog.typing.FilteringBoundLogger:
+    bound: structlog.typing.FilteringBoundLogger = log.bind(
+        generation=lease.generation, plan_id=lease.plan_id, executor=lease.executor.name
+    )
+    return bound

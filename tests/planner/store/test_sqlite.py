@@ -1,0 +1,208 @@
+"""The store's promises, on a real file."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ditplan.v1 import executor_pb2, generation_pb2
+
+from planner.store.schema import StoreVersionError
+from planner.store.sqlite import SqliteStore
+from planner.store.values import Ending, Lease, StaleLeaseError, State
+from tests.planner.store.writer import new, outcome
+
+EXECUTOR = executor_pb2.Executor(name="exec-1")
+LATER = 2e9
+SUCCESS = Ending(State.SUCCEEDED, record=generation_pb2.Record())
+CANCELLED = Ending(State.CANCELLED, failure=generation_pb2.Failure(code="CANCELLED"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite3"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path)
+    yield store
+    store.close()
+
+
+def take(store: SqliteStore, requirement: str = "r", expires_at: float = LATER) -> Lease:
+    lease = store.take(requirement, EXECUTOR, expires_at)
+    assert lease is not None
+    return lease
+
+
+def states(store: SqliteStore) -> dict[str, State]:
+    found = store.page(None, 100)
+    return {g.name.removeprefix("generations/"): State(g.state) for _, g in found}
+
+
+def test_the_oldest_matching_work_is_taken_first(store: SqliteStore) -> None:
+    for name, requirement in (("a", "other"), ("b", "r"), ("c", "r")):
+        store.create(new(name, requirement))
+    assert [take(store).generation, take(store).generation] == ["b", "c"]
+    assert store.take("r", EXECUTOR, LATER) is None
+    assert states(store) == {"a": State.QUEUED, "b": State.RUNNING, "c": State.RUNNING}
+
+
+def test_queued_again_work_keeps_its_place_and_forgets_its_steps(store: SqliteStore) -> None:
+    store.create(new("a"))
+    lost = take(store)
+    store.add_steps(lost, [outcome(0), outcome(1)], LATER)
+    store.create(new("b"))
+    store.requeue(lost, "executor exec-1 was lost", LATER)
+    again = take(store)
+    assert (again.generation, again.epoch, again.steps_done) == ("a", 2, 0)
+    store.add_steps(again, [outcome(0)], LATER)
+    assert [o.step for o in store.outcomes(again)] == [0]
+    kinds = [event.WhichOneof("event") for event in store.events("a", 0, 100)]
+    assert kinds == ["planned", "queued", "started", "step", "step", "queued", "started", "step"]
+    assert [event.sequence for event in store.events("a", 5, 100)] == [6, 7, 8]
+
+
+@pytest.mark.parametrize("end", ["requeue", "end", "newer"])
+def test_a_lease_that_is_over_changes_nothing(store: SqliteStore, end: str) -> None:
+    store.create(new("a"))
+    stale = take(store)
+    if end == "end":
+        store.end_leased(stale, CANCELLED)
+    else:
+        store.requeue(stale, "", LATER)
+    if end == "newer":
+        take(store)
+    before = store.generation("a")
+    for write in (
+        lambda: store.extend(stale, LATER),
+        lambda: store.add_steps(stale, [outcome(0)], LATER),
+        lambda: store.requeue(stale, "", LATER),
+        lambda: store.end_leased(stale, SUCCESS),
+        lambda: store.add_artifact(stale, generation_pb2.Artifact(name="image.png")),
+    ):
+        with pytest.raises(StaleLeaseError):
+            write()
+    assert store.generation("a") == before
+
+
+def test_a_step_is_stored_once_whoever_asks(store: SqliteStore) -> None:
+    store.create(new("a"))
+    lease = take(store)
+    store.add_steps(lease, [outcome(0)], LATER)
+    with pytest.raises(sqlite3.IntegrityError):
+        store.add_steps(lease, [outcome(1), outcome(0)], LATER)
+    assert [o.step for o in store.outcomes(lease)] == [0], "a failed write leaves nothing behind"
+    found = store.generation("a")
+    assert found is not None
+    assert found.steps_done == 1
+
+
+def test_completion_publishes_the_artifacts_of_its_own_lease(store: SqliteStore) -> None:
+    store.create(new("a"))
+    lost = take(store)
+    store.add_artifact(lost, generation_pb2.Artifact(name="old.png"))
+    store.requeue(lost, "", LATER)
+    lease = take(store)
+    store.add_artifact(lease, generation_pb2.Artifact(name="image.png", sha256="draft"))
+    store.add_artifact(lease, generation_pb2.Artifact(name="image.png", sha256="final"))
+    assert store.artifact("a", "image.png") is None, "not before it SUCCEEDED"
+    store.end_leased(lease, SUCCESS)
+    finished = store.events("a", 0, 100)[-1].finished
+    assert [(a.name, a.sha256) for a in finished.artifacts] == [("image.png", "final")]
+    assert finished == store.generation("a")
+    assert store.artifact("a", "old.png") is None
+
+
+def test_a_lease_being_cancelled_only_expires_sooner(store: SqliteStore) -> None:
+    store.create(new("a"))
+    lease = take(store, expires_at=100.0)
+    assert store.request_cancel("a", "why", 50.0)
+    assert store.request_cancel("a", "again", 70.0)
+    store.extend(lease, 200.0)
+    store.add_steps(lease, [outcome(0)], 200.0)
+    store.extend_all(200.0)
+    current = store.lease("a")
+    assert current is not None
+    assert (current.expires_at, current.cancel_reason) == (50.0, "why")
+    assert store.expired_leases(49.0) == []
+    assert [lease.generation for lease in store.expired_leases(50.0)] == ["a"]
+
+
+def test_the_next_deadline_is_of_lease_or_queue(store: SqliteStore) -> None:
+    assert store.next_deadline() is None
+    store.create(new("a"))
+    assert store.next_deadline() == LATER
+    take(store, expires_at=7.0)
+    assert store.next_deadline() == 7.0
+    assert store.overdue(LATER) == []
+
+
+def test_only_queued_work_can_be_ended_as_queued(store: SqliteStore) -> None:
+    store.create(new("a"))
+    assert store.end_queued("a", CANCELLED)
+    assert not store.end_queued("a", CANCELLED)
+    assert not store.end_queued("unknown", CANCELLED)
+    assert not store.request_cancel("a", "", LATER)
+    assert store.queue_length() == 0
+
+
+def test_another_process_goes_on_with_the_file(path: Path, store: SqliteStore) -> None:
+    store.create(new("a", request_id="mine"))
+    lease = take(store)
+    store.add_steps(lease, [outcome(0)], LATER)
+    store.close()
+    reopened = SqliteStore(path)
+    assert reopened.request("mine") == ("a", b"digest")
+    assert reopened.leases_of("exec-1")[0].steps_done == 1
+    reopened.add_steps(lease, [outcome(1)], LATER)
+    reopened.end_leased(lease, SUCCESS)
+    assert states(reopened) == {"a": State.SUCCEEDED}
+    reopened.close()
+
+
+def test_a_file_of_another_version_is_refused(path: Path) -> None:
+    SqliteStore(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreVersionError, match="99"):
+        SqliteStore(path)
+
+
+def test_nothing_promised_is_lost_when_the_writer_is_killed(path: Path) -> None:
+    promised: list[list[str]] = []
+    for pause in (0.05, 0.15, 0.3):
+        promised.clear()
+        path = path.with_name(f"{pause}.sqlite3")
+        writer = subprocess.Popen(
+            [sys.executable, "-m", "tests.planner.store.writer", str(path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert writer.stdout is not None
+        promised.append(writer.stdout.readline().split())
+        time.sleep(pause)
+        writer.kill()
+        promised.extend(line.split() for line in writer.stdout if line.endswith("\n"))
+        writer.wait()
+
+        with sqlite3.connect(path) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        store = SqliteStore(path)
+        for what, name in promised:
+            found = store.generation(name)
+            assert found is not None
+            if what == "succeeded":
+                assert State(found.state) is State.SUCCEEDED
+                assert len(store.events(name, 0, 100)) == 7
+        for lease in store.leases_of("e"):
+            store.requeue(lease, "the planner was killed", LATER)
+        while (lease := store.take("r", EXECUTOR, LATER)) is not None:
+            store.end_leased(lease, SUCCESS)
+        store.close()

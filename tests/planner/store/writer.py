@@ -1,0 +1,49 @@
+"""Writes to a store without end, and says on stdout what it has been promised."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
+
+from planner.store.sqlite import SqliteStore
+from planner.store.values import Ending, NewGeneration, State
+
+
+def new(generation: str, requirement: str = "r", request_id: str = "") -> NewGeneration:
+    program = plan_pb2.Program(num_inference_steps=3, steps=[plan_pb2.Step(ops=[1])] * 3)
+    return NewGeneration(
+        generation=generation,
+        request_id=request_id,
+        request_digest=b"digest",
+        requirement=requirement,
+        spec=generation_pb2.GenerationSpec(model="m", prompt="p"),
+        plan=plan_pb2.Plan(plan_id="id", program=program),
+        diagnostics=(),
+        queue_deadline=2e9,
+    )
+
+
+def outcome(step: int) -> generation_pb2.StepOutcome:
+    return generation_pb2.StepOutcome(step=step, milliseconds=1.0)
+
+
+def main(path: str) -> None:
+    store = SqliteStore(Path(path))
+    executor = executor_pb2.Executor(name="e")
+    for i in itertools.count():
+        generation = f"{i:016x}"
+        store.create(new(generation))
+        print("accepted", generation, flush=True)
+        lease = store.take("r", executor, 2e9)
+        assert lease is not None
+        for step in range(3):
+            store.add_steps(lease, [outcome(step)], 2e9)
+        store.end_leased(lease, Ending(State.SUCCEEDED, record=generation_pb2.Record()))
+        print("succeeded", generation, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
