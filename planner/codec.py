@@ -22,7 +22,7 @@ from planner.compile.plan import (
     Topology,
 )
 from planner.diagnostics import Diagnostic, Severity
-from planner.models.facts import BlockList, ModelDefaults, ModelFacts, TargetFacts
+from planner.models.facts import Architecture, BlockList, Target
 
 _BRANCH = {
     Branch.COND: plan_pb2.BRANCH_COND,
@@ -94,13 +94,13 @@ def program_to_proto(program: Program) -> plan_pb2.Program:
     )
 
 
-def program_from_proto(message: plan_pb2.Program, model: ModelFacts) -> Program:
-    """The program that a message holds, for a model whose facts are known.
+def program_from_proto(message: plan_pb2.Program, architecture: Architecture) -> Program:
+    """The program that a message holds, which must be for that architecture.
 
     Raises:
         MalformedProgramError: a field holds what no compiler writes, or the model differs.
     """
-    if message.model != model_to_proto(model):
+    if message.model != model_to_proto(architecture):
         raise MalformedProgramError("model: the program is for another model architecture")
     if not 1 <= len(message.steps) == message.num_inference_steps:
         raise MalformedProgramError(
@@ -120,7 +120,7 @@ def program_from_proto(message: plan_pb2.Program, model: ModelFacts) -> Program:
         steps.append(tuple(ops[number - 1] if number else None for number in step.ops))
     topology = message.topology
     return Program(
-        model=model,
+        model=architecture,
         columns=columns,
         steps=tuple(steps),
         topology=Topology(
@@ -144,40 +144,19 @@ def program_from_proto(message: plan_pb2.Program, model: ModelFacts) -> Program:
 
 
 def received_program(message: plan_pb2.Program) -> Program:
-    """The program of a plan that a planner sent, to be shown: its model has no defaults.
+    """The program of a plan that a planner sent, for whatever architecture it names.
 
     Raises:
         MalformedProgramError: a field holds what no compiler writes.
     """
-    groups: dict[str, list[tuple[str, ...]]] = {}
-    for column in message.columns:
-        known = groups.setdefault(column.target, [])
-        if (group := tuple(column.block_lists)) not in known:
-            known.append(group)
-    model = ModelFacts(
-        family=message.model.family,
-        pipeline_class=message.model.pipeline_class,
-        targets=tuple(
-            TargetFacts(
-                name=target.name,
-                transformer_class=target.transformer_class,
-                block_lists=tuple(BlockList(b.name, b.num_blocks) for b in target.block_lists),
-                num_attention_heads=target.num_attention_heads,
-                attention_head_dim=target.attention_head_dim,
-                groups=tuple(groups.get(target.name, ())),
-            )
-            for target in message.model.targets
-        ),
-        defaults=ModelDefaults(len(message.steps), 0, 0, 1),
-    )
-    return program_from_proto(message, model)
+    return program_from_proto(message, _model_from_proto(message.model))
 
 
 def estimate_from_proto(message: plan_pb2.Estimate) -> Estimate:
     return Estimate(message.min_computed_steps, message.max_computed_steps)
 
 
-def model_to_proto(model: ModelFacts) -> plan_pb2.Model:
+def model_to_proto(model: Architecture) -> plan_pb2.Model:
     return plan_pb2.Model(
         family=model.family,
         pipeline_class=model.pipeline_class,
@@ -194,6 +173,23 @@ def model_to_proto(model: ModelFacts) -> plan_pb2.Model:
             )
             for target in model.targets
         ],
+    )
+
+
+def _model_from_proto(message: plan_pb2.Model) -> Architecture:
+    return Architecture(
+        family=message.family,
+        pipeline_class=message.pipeline_class,
+        targets=tuple(
+            Target(
+                name=target.name,
+                transformer_class=target.transformer_class,
+                block_lists=tuple(BlockList(b.name, b.num_blocks) for b in target.block_lists),
+                num_attention_heads=target.num_attention_heads,
+                attention_head_dim=target.attention_head_dim,
+            )
+            for target in message.targets
+        ),
     )
 
 

@@ -37,17 +37,16 @@ def cache_columns(
     return [
         (
             Column(
-                target=target.name,
+                target=group.target,
                 branch=Branch.COND,
-                block_lists=group,
+                block_lists=group.block_lists,
                 fn_compute_blocks=cache.Fn_compute_blocks,
                 bn_compute_blocks=cache.Bn_compute_blocks,
                 calibrator=calibrator,
             ),
             ops,
         )
-        for target in model.targets
-        for group in target.groups
+        for group in model.groups
     ]
 
 
@@ -119,20 +118,19 @@ def _check_branches(config: AccelerationConfig, cache: CacheConfig) -> None:
 
 def _check_blocks(config: AccelerationConfig, cache: CacheConfig, model: ModelFacts) -> None:
     fn, bn = cache.Fn_compute_blocks, cache.Bn_compute_blocks
-    for target in model.targets:
-        for group in target.groups:
-            blocks = target.num_blocks(group)
-            if fn + bn <= blocks:
-                continue
-            key = "Fn_compute_blocks" if fn > blocks or not bn else "Bn_compute_blocks"
-            config.report(
-                Severity.ERROR,
-                "too-many-compute-blocks",
-                (_SECTION, key),
-                f"Fn_compute_blocks {fn} + Bn_compute_blocks {bn} exceed the {blocks} blocks of "
-                f"{target.name}.{'+'.join(group)}",
-                f"together at most {blocks}",
-            )
+    for group in model.groups:
+        blocks = model.architecture.target(group.target).num_blocks(group.block_lists)
+        if fn + bn <= blocks:
+            continue
+        key = "Fn_compute_blocks" if fn > blocks or not bn else "Bn_compute_blocks"
+        config.report(
+            Severity.ERROR,
+            "too-many-compute-blocks",
+            (_SECTION, key),
+            f"Fn_compute_blocks {fn} + Bn_compute_blocks {bn} exceed the {blocks} blocks of "
+            f"{group.target}.{'+'.join(group.block_lists)}",
+            f"together at most {blocks}",
+        )
 
 
 def _check_steps(config: AccelerationConfig, cache: CacheConfig, steps: int) -> None:

@@ -54,7 +54,7 @@ def compile_config(config: str | bytes, model: ModelFacts, request: Request) -> 
     if has_errors(source.diagnostics):
         return _failed(source, request)
     program = Program(
-        model=model,
+        model=model.architecture,
         columns=columns,
         steps=steps,
         topology=topology,
@@ -64,7 +64,7 @@ def compile_config(config: str | bytes, model: ModelFacts, request: Request) -> 
     return _finished(source, program, request)
 
 
-def compile_program(program: Program, request: Request) -> Compilation:
+def compile_program(program: Program, model: ModelFacts, request: Request) -> Compilation:
     """Checks a finished program (a replay, a stored plan) as if it had just been compiled."""
     source = AccelerationConfig(Document(None))
     steps = program.num_inference_steps
@@ -77,10 +77,10 @@ def compile_program(program: Program, request: Request) -> Compilation:
         )
     world_size = request.world_size or program.topology.world_size
     request = with_defaults(
-        replace(request, num_inference_steps=steps, world_size=world_size), program.model
+        replace(request, num_inference_steps=steps, world_size=world_size), model
     )
-    check_request(source, program.model, request)
-    for path, message in program_faults(program, world_size):
+    check_request(source, model, request)
+    for path, message in program_faults(program, model, world_size):
         source.report(Severity.ERROR, "malformed-program", ("program", *path), message)
     if has_errors(source.diagnostics):
         return _failed(source, request)
@@ -95,9 +95,7 @@ def _columns(
     assert steps is not None
     if source.cache is None:
         columns = tuple(
-            Column(target.name, Branch.COND, group)
-            for target in model.targets
-            for group in target.groups
+            Column(group.target, Branch.COND, group.block_lists) for group in model.groups
         )
         return columns, (tuple(Op(OpKind.FULL, Reason.NO_CACHE) for _ in columns),) * steps
     by_column = cache_columns(source, source.cache, model, steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from planner.models.facts import ModelFacts
+from planner.models.facts import Architecture
 
 
 class Branch(Enum):
@@ -150,7 +150,7 @@ class Program:
     ``steps[i][c]`` is what column ``c`` does in step ``i``, None where it does not run.
     """
 
-    model: ModelFacts
+    model: Architecture
     columns: tuple[Column, ...]
     steps: tuple[tuple[Op | None, ...], ...]
     topology: Topology = Topology()

@@ -7,10 +7,16 @@ from collections.abc import Iterator
 
 from planner.compile.plan import Column, OpKind, Program
 from planner.config.document import Path
+from planner.models.facts import ModelFacts
 
 
-def program_faults(program: Program, world_size: int) -> Iterator[tuple[Path, str]]:
+def program_faults(
+    program: Program, model: ModelFacts, world_size: int
+) -> Iterator[tuple[Path, str]]:
     """What keeps the program from running on so many ranks: path below the program, message."""
+    if program.model != model.architecture:
+        yield ("model",), "the program is for another model architecture"
+        return
     topology = program.topology
     sizes = (topology.ring_size, topology.ulysses_size, topology.tp_size)
     if min(sizes) < 1 or math.prod(sizes) != topology.world_size:
@@ -20,7 +26,7 @@ def program_faults(program: Program, world_size: int) -> Iterator[tuple[Path, st
             ("topology", "world_size"),
             f"the program is for {topology.world_size} ranks, not {world_size}",
         )
-    expected = [(target.name, group) for target in program.model.targets for group in target.groups]
+    expected = [(group.target, group.block_lists) for group in model.groups]
     columns = [(column.target, column.block_lists) for column in program.columns]
     if sorted(columns) != sorted(expected):
         yield ("columns",), f"they are for the block groups {columns}, the model has {expected}"

@@ -143,7 +143,7 @@ def _check_heads(
     ulysses: int,
     tp: int,
 ) -> None:
-    for target in model.targets:
+    for target in model.architecture.targets:
         heads = target.num_attention_heads
         if heads % tp:
             config.report(

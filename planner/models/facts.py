@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,21 +14,38 @@ class BlockList:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetFacts:
-    """One transformer of a pipeline.
-
-    ``groups`` are the block groups: each names the lists that are computed or cached as a whole.
-    """
+class Target:
+    """One transformer of a pipeline."""
 
     name: str
     transformer_class: str
     block_lists: tuple[BlockList, ...]
     num_attention_heads: int
     attention_head_dim: int
-    groups: tuple[tuple[str, ...], ...] = field(compare=False)
 
-    def num_blocks(self, group: tuple[str, ...]) -> int:
-        return sum(b.num_blocks for b in self.block_lists if b.name in group)
+    def num_blocks(self, block_lists: tuple[str, ...]) -> int:
+        """Blocks of the named lists together."""
+        return sum(b.num_blocks for b in self.block_lists if b.name in block_lists)
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a plan is for: a plan for one checkpoint fits every other of an equal architecture."""
+
+    family: str
+    pipeline_class: str
+    targets: tuple[Target, ...]
+
+    def target(self, name: str) -> Target:
+        return next(t for t in self.targets if t.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockGroup:
+    """The block lists of a target that are computed or cached as a whole, in execution order."""
+
+    target: str
+    block_lists: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +60,12 @@ class ModelDefaults:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The architecture a plan is for. Two are equal when a plan for one fits the other."""
+    """A model: its architecture, how its family caches it, and what a request may leave out.
 
-    family: str
-    pipeline_class: str
-    targets: tuple[TargetFacts, ...]
-    defaults: ModelDefaults = field(compare=False)
-    guidance_embeds: bool = field(compare=False, default=False)
+    ``groups`` are in the order in which one step runs them.
+    """
 
-    def target(self, name: str) -> TargetFacts:
-        return next(t for t in self.targets if t.name == name)
+    architecture: Architecture
+    groups: tuple[BlockGroup, ...]
+    defaults: ModelDefaults
+    guidance_embeds: bool = False

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from planner.models.facts import BlockList, ModelDefaults, ModelFacts, TargetFacts
+from planner.models.facts import (
+    Architecture,
+    BlockGroup,
+    BlockList,
+    ModelDefaults,
+    ModelFacts,
+    Target,
+)
 
 Configs = Mapping[str, Mapping[str, Any]]
 """The JSON configs of a checkpoint by path, e.g. ``transformer/config.json``."""
@@ -22,19 +29,16 @@ def flux(configs: Configs) -> ModelFacts:
         BlockList("transformer_blocks", int(transformer.get("num_layers", 19))),
         BlockList("single_transformer_blocks", int(transformer.get("num_single_layers", 38))),
     )
+    target = Target(
+        name="transformer",
+        transformer_class="FluxTransformer2DModel",
+        block_lists=lists,
+        num_attention_heads=int(transformer.get("num_attention_heads", 24)),
+        attention_head_dim=int(transformer.get("attention_head_dim", 128)),
+    )
     return ModelFacts(
-        family="flux",
-        pipeline_class="FluxPipeline",
-        targets=(
-            TargetFacts(
-                name="transformer",
-                transformer_class="FluxTransformer2DModel",
-                block_lists=lists,
-                num_attention_heads=int(transformer.get("num_attention_heads", 24)),
-                attention_head_dim=int(transformer.get("attention_head_dim", 128)),
-                groups=(tuple(b.name for b in lists),),
-            ),
-        ),
+        architecture=Architecture("flux", "FluxPipeline", (target,)),
+        groups=(BlockGroup(target.name, tuple(blocks.name for blocks in lists)),),
         # The pipeline packs 2 x 2 latents into one token.
         defaults=ModelDefaults(
             num_inference_steps=28, height=size, width=size, size_multiple=2 * vae_scale

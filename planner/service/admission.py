@@ -16,7 +16,7 @@ from planner.codec import (
 from planner.compile.compiler import Compilation, compile_config, compile_program
 from planner.compile.plan import Program
 from planner.compile.request import Request
-from planner.models.facts import ModelFacts
+from planner.models.facts import Architecture
 from planner.service.errors import ErrorReason, Violation, invalid, violations_of
 from planner.service.matching import Offer, Requirement, differences
 from planner.service.models import Model
@@ -67,8 +67,8 @@ def admit(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]
 
 def _compile(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]) -> Compilation:
     if spec.HasField("program"):
-        program = _program(spec.program, model.facts)
-        return compile_program(program, _request(spec, None))
+        program = _program(spec.program, model.facts.architecture)
+        return compile_program(program, model.facts, _request(spec, None))
     serving = [offer.offered for offer in offers if offer.offered.model == model.name]
     tried = []
     # Most ranks first: where the config leaves the world size open, more of them finish sooner.
@@ -97,10 +97,10 @@ def _request(spec: generation_pb2.GenerationSpec, world_size: int | None) -> Req
     )
 
 
-def _program(message: plan_pb2.Program, facts: ModelFacts) -> Program:
+def _program(message: plan_pb2.Program, architecture: Architecture) -> Program:
     try:
         if len(message.columns) > _MAX_COLUMNS or len(message.steps) > _MAX_STEPS:
             raise MalformedProgramError(f"more than {_MAX_COLUMNS} columns or {_MAX_STEPS} steps")
-        return program_from_proto(message, facts)
+        return program_from_proto(message, architecture)
     except MalformedProgramError as malformed:
         raise invalid([Violation("spec.program", str(malformed))]) from None

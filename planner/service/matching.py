@@ -10,7 +10,7 @@ from ditplan.v1 import plan_pb2
 
 from planner.codec import model_to_proto
 from planner.compile.plan import Placement, Program
-from planner.models.facts import ModelFacts
+from planner.models.facts import Architecture, ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class Requirement:
     """What a run needs of an executor, and equally what an executor offers.
 
     ``model`` is the name under which a model is served: two checkpoints of one architecture
-    draw different pictures, so facts alone do not match.
+    draw different pictures, so its architecture alone does not match.
     """
 
     model: str
-    facts: ModelFacts
+    architecture: Architecture
     world_size: int
     placement: Placement
 
@@ -34,7 +34,7 @@ class Requirement:
     def key(self) -> str:
         """Equal for equal requirements, in every process."""
         message = plan_pb2.Program(
-            model=model_to_proto(self.facts),
+            model=model_to_proto(self.architecture),
             topology=plan_pb2.Topology(world_size=self.world_size),
             placement=plan_pb2.Placement(
                 quant_type=self.placement.quant_type,
@@ -48,9 +48,10 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A connected executor's name and what it offers."""
+    """A connected executor's name, the model it has loaded, and what it offers."""
 
     executor: str
+    facts: ModelFacts
     offered: Requirement
 
 
@@ -59,7 +60,7 @@ def differences(needed: Requirement, offered: Requirement) -> list[str]:
     if needed.model != offered.model:
         return [f"serves model {offered.model!r}"]
     found = []
-    if needed.facts != offered.facts:
+    if needed.architecture != offered.architecture:
         found.append("its checkpoint has another architecture")
     if needed.world_size != offered.world_size:
         found.append(f"world size is {offered.world_size}, the plan needs {needed.world_size}")

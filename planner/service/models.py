@@ -42,7 +42,7 @@ class ModelLookup:
         canonical = self._canonical(name)
         for offer in self._roster.connected():
             if offer.offered.model == canonical:
-                return Model(canonical, offer.offered.facts)
+                return Model(canonical, offer.facts)
         try:
             if name in NAMED:
                 return Model(canonical, from_name(name))
@@ -81,7 +81,8 @@ class ModelLookup:
             executor.placement.quant_type, tuple(executor.placement.exclude_layers)
         )
         model = self._canonical(executor.model)
-        return Offer(executor.name, Requirement(model, facts, executor.world_size, placement))
+        offered = Requirement(model, facts.architecture, executor.world_size, placement)
+        return Offer(executor.name, facts, offered)
 
     def _canonical(self, name: str) -> str:
         """One name for one directory, however a peer writes it."""
@@ -105,7 +106,7 @@ class ModelLookup:
 
 def _plausible(facts: ModelFacts) -> ModelFacts:
     """Refuses sizes that no checkpoint has, before anything is computed from them."""
-    for target in facts.targets:
+    for target in facts.architecture.targets:
         for blocks in target.block_lists:
             if not 0 <= blocks.num_blocks <= _MAX_BLOCKS:
                 raise UnknownModelError(f"{blocks.name}: {blocks.num_blocks} blocks")

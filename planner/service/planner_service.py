@@ -45,7 +45,9 @@ class PlannerService(PlannerServiceServicer):
     ) -> planner_pb2.ListModelsResponse:
         return planner_pb2.ListModelsResponse(
             models=[
-                planner_pb2.NamedModel(name=name, model=model_to_proto(from_name(name)))
+                planner_pb2.NamedModel(
+                    name=name, model=model_to_proto(from_name(name).architecture)
+                )
                 for name in NAMED
             ]
         )

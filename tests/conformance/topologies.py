@@ -14,16 +14,24 @@ from typing import Any
 
 from planner.compile.compiler import compile_config
 from planner.compile.request import Request
-from planner.models.facts import BlockList, ModelDefaults, ModelFacts, TargetFacts
+from planner.models.facts import (
+    Architecture,
+    BlockGroup,
+    BlockList,
+    ModelDefaults,
+    ModelFacts,
+    Target,
+)
 from tests.conformance.verdict import MismatchError, expect
 
 # Enough heads for every size in question, so that only the sizes are judged.
 _MODEL = ModelFacts(
-    family="any",
-    pipeline_class="AnyPipeline",
-    targets=(
-        TargetFacts("transformer", "Any", (BlockList("blocks", 1),), 720720, 1, (("blocks",),)),
+    architecture=Architecture(
+        family="any",
+        pipeline_class="AnyPipeline",
+        targets=(Target("transformer", "Any", (BlockList("blocks", 1),), 720720, 1),),
     ),
+    groups=(BlockGroup("transformer", ("blocks",)),),
     defaults=ModelDefaults(28, 64, 64, 64),
 )
 

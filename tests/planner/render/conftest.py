@@ -19,7 +19,7 @@ from planner.compile.plan import (
     Topology,
 )
 from planner.compile.request import Request
-from planner.models.facts import BlockList, ModelDefaults, ModelFacts, TargetFacts
+from planner.models.facts import Architecture, BlockList, Target
 from planner.models.resolve import from_name
 
 WARMUP = Op(OpKind.FULL, Reason.WARMUP)
@@ -38,7 +38,7 @@ def _adaptive_flux(steps: int) -> Compilation:
         calibrator=Calibrator(taylorseer_order=1),
     )
     ops = [(WARMUP if i in (0, 2, 4, 6) else ADAPTIVE,) for i in range(steps)]
-    model = from_name("black-forest-labs/FLUX.1-dev")
+    model = from_name("black-forest-labs/FLUX.1-dev").architecture
     return Compilation(
         Program(model, (column,), tuple(ops)),
         Estimate(min_computed_steps=11, max_computed_steps=steps),
@@ -62,8 +62,8 @@ def expert_pair() -> Compilation:
     """Two targets that share the steps, both branches, the first with two block groups."""
     lists = (BlockList("double", 4), BlockList("single", 6))
     targets = (
-        TargetFacts("transformer", "T", lists, 8, 16, groups=(("double",), ("single",))),
-        TargetFacts("transformer_2", "T", (BlockList("blocks", 5),), 8, 16, groups=(("blocks",),)),
+        Target("transformer", "T", lists, 8, 16),
+        Target("transformer_2", "T", (BlockList("blocks", 5),), 8, 16),
     )
     groups = (("transformer", "double"), ("transformer", "single"), ("transformer_2", "blocks"))
     columns = tuple(
@@ -79,7 +79,7 @@ def expert_pair() -> Compilation:
         (None, None, None, None, CACHED, CACHED),
     )
     program = Program(
-        ModelFacts("twin", "TwinPipeline", targets, ModelDefaults(4, 64, 64, 16)),
+        Architecture("twin", "TwinPipeline", targets),
         columns,
         steps,
         Topology(world_size=4, ulysses_size=2, tp_size=2, extra_parallel_modules=("vae",)),
