@@ -96,7 +96,8 @@ class AccelerationConfig:
         text_path = path[1:] if self.flat and path[:1] == ("cache_config",) else path
         while text_path and text_path not in self.document.places:
             text_path = text_path[:-1]
-        place = self.document.places.get(text_path)
+        # What the text does not hold (a field of the request) has no place in it.
+        place = self.document.places.get(text_path) if text_path or not path else None
         line, column = (place.key if at_key else place.value) if place else (0, 0)
         self.diagnostics.append(
             Diagnostic(severity, code, dotted(path), message, hint, line, column)

@@ -246,18 +246,33 @@ def test_more_or_fewer_steps_than_the_program_has_are_an_error(pipeline: Any) ->
         execution.end_step()
 
 
-def test_cache_memory_ends_with_the_run(pipeline: Any) -> None:
-    def tensors() -> int:
-        gc.collect()
-        # Not scalars: after a cancelled call the pipeline itself keeps its last timestep.
-        return sum(issubclass(type(o), Tensor) and o.dim() > 0 for o in gc.get_objects())
+def _live_tensors() -> int:
+    gc.collect()
+    # Not scalars: after a cancelled call the pipeline itself keeps its last timestep.
+    return sum(issubclass(type(o), Tensor) and o.dim() > 0 for o in gc.get_objects())
 
+
+def test_cache_memory_ends_with_the_run(pipeline: Any) -> None:
     run(pipeline, flux_program("1?1?", calibrator=TAYLOR), SPEC)
-    before = tensors()
+    before = _live_tensors()
     run(pipeline, flux_program("1?1?1?", calibrator=TAYLOR), SPEC)
     with pytest.raises(RunCancelled):
         run(pipeline, flux_program("1?1?"), SPEC, is_cancelled=iter([0, 0, 0, 0, 1]).__next__)
-    assert tensors() == before
+    assert _live_tensors() == before
+
+
+def test_nothing_is_stored_that_no_later_step_reads(pipeline: Any) -> None:
+    def after_each_step(program: Program) -> list[int]:
+        counts: list[int] = []
+        run(pipeline, program, SPEC, on_step=lambda _: counts.append(_live_tensors()))
+        return counts
+
+    after_each_step(uncached(4))
+    plain = after_each_step(uncached(4))
+    assert after_each_step(flux_program("1111", calibrator=TAYLOR)) == plain
+    # A residual for each of the two streams, until the last step that reads them.
+    stored = [a - b for a, b in zip(after_each_step(flux_program("1011")), plain, strict=True)]
+    assert stored[0] == stored[1] == 2
 
 
 _STRIPS = st.text("10?", min_size=1, max_size=5).map(lambda strip: "1" + strip)
