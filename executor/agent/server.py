@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import grpc
 from ditplan.v1 import executor_pb2
@@ -16,8 +19,12 @@ from grpc_reflection.v1alpha import reflection
 LIVENESS = "liveness"
 READINESS = ""
 SERVICE = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
-THREADS = 8
-STOP_SECONDS = 1.0
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+GRACE_SECONDS = 0.2
+CALL_SECONDS = 5.0
+
+T = TypeVar("T")
 
 
 class CannotListenError(Exception):
@@ -25,26 +32,19 @@ class CannotListenError(Exception):
 
 
 class ExecutorServer:
-    """Alive from `start`, ready from `ready` until `draining`."""
+    """Alive from `start`, ready from `ready` until `draining`; `stop` ends it.
+
+    It has an event loop in a thread of its own: open health watches and reflection streams take
+    no thread each, and a slow reader holds up nobody. (With the thread-based server, setting a
+    health status can deadlock with a watch that is being cancelled.)
+    """
 
     def __init__(self) -> None:
-        self._health = health.HealthServicer(
-            experimental_non_blocking=True,
-            experimental_thread_pool=ThreadPoolExecutor(1, thread_name_prefix="health"),
-        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="server", daemon=True)
         self._service = _ExecutorService()
-        self._server = grpc.server(
-            ThreadPoolExecutor(THREADS, thread_name_prefix="server"),
-            # Two executors must not share a port without anyone noticing.
-            options=(("grpc.so_reuseport", 0),),
-        )
-        add_ExecutorServiceServicer_to_server(self._service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
-        self._set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        self._set(READINESS, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
 
     def start(self, address: str) -> int:
         """Listens on HOST:PORT and gives the port, which is chosen where 0 is asked for.
@@ -52,21 +52,15 @@ class ExecutorServer:
         Raises:
             CannotListenError: not possible there.
         """
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            port = 0
-        if port == 0:
-            raise CannotListenError(f"cannot listen on {address}")
-        self._server.start()
-        return port
+        self._thread.start()
+        return self._call(self._start(address))
 
     def ready(self, executor: executor_pb2.Executor) -> None:
         self._service.executor = executor
-        self._set(READINESS, health_pb2.HealthCheckResponse.SERVING)
+        self._call(self._health.set(READINESS, SERVING))
 
     def draining(self) -> None:
-        self._set(READINESS, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._call(self._health.set(READINESS, NOT_SERVING))
 
     def begin(self, generation: str, plan_id: str) -> None:
         """A run is executed from now on."""
@@ -77,11 +71,42 @@ class ExecutorServer:
         self._service.current = ("", "")
 
     def stop(self) -> None:
-        self._health.enter_graceful_shutdown()
-        self._server.stop(STOP_SECONDS).wait(2 * STOP_SECONDS)
+        """Ends the thread; does nothing where it was never started."""
+        if self._thread.is_alive():
+            self._call(self._stop())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CALL_SECONDS)
+        self._loop.close()
 
-    def _set(self, service: str, status: int) -> None:
-        self._health.set(service, status)
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(CALL_SECONDS)
+
+    async def _start(self, address: str) -> int:
+        # Two executors must not share a port without anyone noticing.
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        add_ExecutorServiceServicer_to_server(self._service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        await self._health.set(LIVENESS, SERVING)
+        await self._health.set(READINESS, NOT_SERVING)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise CannotListenError(f"cannot listen on {address}") from None
+        await self._server.start()
+        return port
+
+    async def _stop(self) -> None:
+        assert self._server is not None
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(GRACE_SECONDS)
+        # Handlers of streams may still be on their way out.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 class _ExecutorService(ExecutorServiceServicer):
@@ -90,11 +115,13 @@ class _ExecutorService(ExecutorServiceServicer):
         # Replaced as a whole, so that a reader never sees half of it.
         self.current = ("", "")
 
-    def GetExecutor(
-        self, request: executor_pb2.GetExecutorRequest, context: grpc.ServicerContext
+    async def GetExecutor(
+        self,
+        request: executor_pb2.GetExecutorRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> executor_pb2.GetExecutorResponse:
         if self.executor is None:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the model is being loaded")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the model is being loaded")
         generation, plan_id = self.current
         return executor_pb2.GetExecutorResponse(
             executor=self.executor, generation=generation, plan_id=plan_id
