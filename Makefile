@@ -2,22 +2,51 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-PROTO := proto/ditplan/v1/plan.proto proto/ditplan/v1/planner.proto proto/ditplan/v1/generation.proto \
-         proto/ditplan/v1/executor.proto proto/ditplan/dispatch/v1/dispatch.proto
+ORACLE ?= tests/data/oracle
+PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto)
+# One thread a process: several of them share the machine.
+ONE_THREAD := OMP_NUM_THREADS=1
 
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{ \
+	  sub(/:.*/, "", $$1); printf "  %-14s %s\n", $$1, $$2 }'
 
-setup: $(VENV)/.ready ## Make .venv with the ditplan command in it (CPU torch)
+setup: $(VENV)/.ready ## Make .venv with the ditplan command in it
 
+# torch first and pinned: where a CPU build can be had, nothing later replaces it by another.
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --editable '.[executor,dev]'
 	touch $@
 
-proto: setup ## Regenerate the Python code of the contract
-	cd proto && PATH=$(CURDIR)/$(BIN):$$PATH python -m grpc_tools.protoc -I . --python_out=. --grpc_python_out=. \
-	  --mypy_out=. --mypy_grpc_out=. $(PROTO:proto/%=%)
+demo: setup ## Draw pictures through planner and executor, uncached and cached, and compare
+	$(ONE_THREAD) $(BIN)/python deploy/demo/demo.py
 
-.PHONY: help setup proto
+test: setup ## Run the whole test suite
+	$(ONE_THREAD) $(BIN)/python -m pytest
+
+check: setup ## Lint, types, import rules, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint
+	$(MAKE) --no-print-directory proto
+	git diff --exit-code --stat -- proto
+
+conformance: setup ## Check planner and engine against recorded data: ORACLE=DIR
+	$(ONE_THREAD) $(BIN)/python -m tests.conformance $(ORACLE)
+
+demo-model: setup ## Train the demo model anew (about an hour on two cores)
+	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
+
+proto: setup ## Regenerate the Python code of the contract
+	cd proto && PATH=$(CURDIR)/$(BIN):$$PATH python -m grpc_tools.protoc -I . \
+	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
+	  $(PROTO:proto/%=%)
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+.PHONY: help setup demo test check conformance demo-model proto clean

@@ -11,32 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import click
-import grpc
 from ditplan.v1 import generation_pb2
 
 from planner.cli.client import Client, Refusal, connect
 from planner.cli.local import LocalServiceError, local_service
+from planner.cli.outcome import REFUSED, fail, refused, succeeded
+from planner.cli.plan_view import show_plan
 from planner.cli.preview import InputError, find_model, look, read_config
 from planner.cli.progress import RunProgress
-from planner.codec import (
-    MalformedProgramError,
-    diagnostics_from_proto,
-    estimate_from_proto,
-    received_program,
-)
-from planner.compile.compiler import Compilation, compile_config
+from planner.compile.compiler import compile_config
 from planner.compile.request import Request
 from planner.diagnostics import has_errors
 from planner.render.diagnostics import render_diagnostics
 from planner.render.record import record_document, replay_program
-from planner.render.text import render_text
 
 MAX_RECORD_BYTES = 64 << 20
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SEEDS = click.IntRange(0, 2**64 - 1)
 # A ready executor asks for work at once; it is given this long.
 _DIAL_SECONDS = 15.0
-FAILED, REFUSED = 1, 2
 
 
 @click.command()
@@ -115,11 +108,9 @@ def generate(
             finished = _run(client, spec, source, shown_name)
             artifacts = {a.name: client.read(finished.name, a) for a in finished.artifacts}
     except Refusal as refusal:
-        _explain(refusal)
-        sys.exit(REFUSED)
+        refused(refusal)
     except LocalServiceError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(FAILED)
+        fail(str(error))
     _keep(out, artifacts["image.png"])
     if save_latents is not None:
         _keep(save_latents, artifacts["latents.safetensors"])
@@ -138,23 +129,14 @@ def _run(
 ) -> generation_pb2.Generation:
     """The finished generation; ends the command if it did not succeed."""
 
-    def shown(
-        events: Iterator[generation_pb2.GenerationEvent],
-    ) -> Iterator[generation_pb2.GenerationEvent]:
-        for event in events:
+    def shown() -> Iterator[generation_pb2.GenerationEvent]:
+        for event in _events(client, spec):
             if event.HasField("planned"):
-                _show_plan(event.planned, spec, source, source_name)
+                show_plan(event.planned, model=spec.model, source=source, name=source_name)
             yield event
 
     with RunProgress() as progress:
-        finished = progress.follow("denoising", shown(_events(client, spec)))
-    if finished is None:
-        click.echo("error: the planner ended the call before the run had ended", err=True)
-        sys.exit(FAILED)
-    if finished.state != generation_pb2.GENERATION_STATE_SUCCEEDED:
-        click.echo(f"error: {finished.failure.code}: {finished.failure.message}", err=True)
-        sys.exit(FAILED)
-    return finished
+        return succeeded(progress.follow("denoising", shown()))
 
 
 def _events(
@@ -205,39 +187,6 @@ def _check_locally(
         )
         click.echo(text, err=True, nl=False)
         sys.exit(REFUSED)
-
-
-def _show_plan(
-    planned: generation_pb2.Planned,
-    spec: generation_pb2.GenerationSpec,
-    source: str,
-    source_name: str,
-) -> None:
-    try:
-        program = received_program(planned.plan.program)
-    except MalformedProgramError as error:
-        raise Refusal(grpc.StatusCode.DATA_LOSS, f"the plan cannot be read: {error}") from None
-    compilation = Compilation(
-        program,
-        estimate_from_proto(planned.plan.estimate),
-        Request(program.num_inference_steps, program.topology.world_size),
-        tuple(diagnostics_from_proto(planned.diagnostics)),
-    )
-    text = render_text(
-        compilation,
-        planned.plan.plan_id,
-        source=source,
-        source_name=source_name,
-        model=spec.model,
-        **look(sys.stdout),
-    )
-    click.echo(text)
-
-
-def _explain(refusal: Refusal) -> None:
-    click.echo(f"error: {refusal}", err=True)
-    for field, description in refusal.faults:
-        click.echo(f"  {field}: {description}", err=True)
 
 
 def _absolute(model: str | None) -> str | None:
