@@ -112,6 +112,15 @@ class Run:
         message = await asyncio.wait_for(self.call.read(), 10)
         return None if message is grpc.aio.EOF else message
 
+    async def refusal(self) -> Refusal:
+        """What the stream is refused with, after whatever else comes."""
+        try:
+            while await self.receive() is not None:
+                pass
+        except grpc.aio.AioRpcError as error:
+            return Refusal(error)
+        raise AssertionError("the stream ended well")
+
     async def attached(self) -> None:
         """Reads header, batches and Attached."""
         while (message := await self.receive()) is not None:
@@ -125,7 +134,7 @@ class Run:
                 assert kind == "attached", kind
                 self.next_step = message.attached.next_step
                 return
-        raise AssertionError(f"the stream ended: {await self.call.code()}")
+        raise AssertionError("the stream ended")
 
     def outcome(self, step: int, adaptive: int = plan_pb2.OP_KIND_CACHED) -> Any:
         """What an executor that follows the plan reports."""

@@ -1,0 +1,175 @@
+"""A planner goes and another comes on the same data; what was accepted goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from ditplan.v1 import generation_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from planner.service.server import ListenError, Planner, Settings
+from tests.planner.service.peers import (
+    ADAPTIVE_CONFIG,
+    Client,
+    Executor,
+    asking,
+    refused,
+    spec,
+)
+
+SERVE = """
+import asyncio, pathlib, sys
+from planner.service.server import Settings, serve
+asyncio.run(serve(Settings(data=pathlib.Path(sys.argv[1]), listen="127.0.0.1:0"),
+                  lambda address: print(address, flush=True)))
+"""
+
+
+def serve(data: Path) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(data)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+async def test_a_leased_run_is_finished_through_the_next_planner(settings: Settings) -> None:
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        created = await client.create(config=ADAPTIVE_CONFIG)
+        run = await executor.attach(await acquiring)
+        await run.attached()
+        await run.report(0, 2)
+        await executor.upload(run.lease, "image.png", b"picture")
+
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+    ):
+        again = await executor.attach(run.lease, resume=True)
+        await again.attached()
+        assert again.next_step == 2
+        again.header, again.steps = run.header, run.steps
+        await again.report(2, 6)
+        await again.complete()
+        events = await client.watch(created.name)
+    assert [e.step.step for e in events if e.HasField("step")] == list(range(6))
+    finished = events[-1].finished
+    assert finished.state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    assert [artifact.name for artifact in finished.artifacts] == ["image.png"]
+
+
+async def test_work_survives_the_planner_being_killed(tmp_path: Path) -> None:
+    process, address = serve(tmp_path)
+    async with (
+        Client(address) as client,
+        Executor(address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        queued = await client.create(queue=True, model="black-forest-labs/FLUX.1-schnell")
+        running = await client.create(config=ADAPTIVE_CONFIG)
+        run = await executor.attach(await acquiring)
+        await run.attached()
+        await run.report(0, 3)
+        await client.get(running.name)
+        process.kill()
+        process.communicate()
+
+    process, address = serve(tmp_path)
+    async with Client(address) as client, Executor(address) as executor:
+        again = await executor.attach(run.lease, resume=True)
+        await again.attached()
+        again.header, again.steps = run.header, run.steps
+        await again.report(again.next_step, 6)
+        await again.complete()
+        ended = await client.ended(running.name)
+        assert ended.state == generation_pb2.GENERATION_STATE_SUCCEEDED
+        assert (await client.get(queued.name)).state == generation_pb2.GENERATION_STATE_QUEUED
+    process.terminate()
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "red circle" not in errors, "prompts are not logged"
+    assert '"event": "generation_succeeded"' in errors
+
+
+async def test_an_executor_that_does_not_come_back_is_lost(settings: Settings) -> None:
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        created = await client.create()
+        run = await executor.attach(await acquiring)
+        await run.attached()
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        found = await client.get(created.name)
+        assert found.state == generation_pb2.GENERATION_STATE_RUNNING
+        ended = await client.ended(created.name)
+    assert ended.failure.code == "UNAVAILABLE"
+
+
+async def test_a_planner_that_stops_ends_calls_and_keeps_work(settings: Settings) -> None:
+    planner = Planner(settings)
+    await planner.start()
+    async with Client(planner.address) as client, Executor(planner.address) as executor:
+        schnell = spec(model="black-forest-labs/FLUX.1-schnell")
+        request = generation_pb2.GenerateRequest(spec=schnell, queue_without_executor=True)
+        generate = client.generations.Generate(request)
+        responses = aiter(generate)
+        name = (await anext(responses)).event.generation
+        await anext(responses)
+        acquire = asyncio.create_task(executor.acquire(wait=20))
+        await asyncio.sleep(0.2)
+        await asyncio.wait_for(planner.stop(), 2 * settings.timing.stop_grace)
+        for call in (anext(responses), acquire):
+            assert (await refused(call)).code == grpc.StatusCode.UNAVAILABLE
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        assert (await client.get(name)).state == generation_pb2.GENERATION_STATE_QUEUED
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    process, address = serve(tmp_path)
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(timeout=5)
+        # An idle health watch keeps the first signal's grace open.
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        process.send_signal(signal.SIGTERM)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=2)
+    assert process.returncode == -signal.SIGTERM
+
+
+async def test_a_taken_port_is_an_error_with_words(settings: Settings, tmp_path: Path) -> None:
+    async with Planner(settings) as planner:
+        other = Planner(Settings(data=tmp_path / "other", listen=planner.address))
+        with pytest.raises(ListenError, match=planner.address):
+            await other.start()
+        await other.stop()
+
+
+async def test_health_and_reflection_answer(settings: Settings) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        for name in ("", "liveness", "ditplan.v1.GenerationService"):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        unknown = await refused(stub.Check(health_pb2.HealthCheckRequest(service="x")))
+        assert unknown.code == grpc.StatusCode.NOT_FOUND
