@@ -1,0 +1,396 @@
+"""What is refused, and that the refusal says what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from ditplan.dispatch.v1 import dispatch_pb2
+from ditplan.v1 import executor_pb2, generation_pb2, planner_pb2
+
+from planner.models.catalog import NAMED
+from planner.service.server import Planner, Settings
+from tests.planner.service.peers import (
+    MODEL,
+    Client,
+    Executor,
+    asking,
+    create_request,
+    executor_message,
+    refused,
+)
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_every_fault_of_a_config_comes_in_one_refusal(settings: Settings) -> None:
+    config = "cache_config:\n  max_warmup_step: 2\n  residual_diff_threshold: high\n"
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        for call in (
+            client.planner.CompilePlan(planner_pb2.CompilePlanRequest(model=MODEL, config=config)),
+            client.generations.CreateGeneration(create_request(config=config, queue=True)),
+        ):
+            refusal = await refused(call)
+            assert refusal.code == INVALID
+            assert [(i.reason, i.domain) for i in refusal.infos] == [("INVALID_CONFIG", "ditplan")]
+            first = refusal.violations["cache_config.max_warmup_step"]
+            assert "line 2" in first
+            assert "max_warmup_steps" in first
+            assert "line 3" in refusal.violations["cache_config.residual_diff_threshold"]
+
+
+async def test_more_faults_than_trailers_hold_are_counted(settings: Settings) -> None:
+    config = "".join(f"unknown_key_number_{i}: 1\n" for i in range(500))
+    request = planner_pb2.CompilePlanRequest(model=MODEL, config=config)
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        refusal = await refused(client.planner.CompilePlan(request))
+    assert refusal.code == INVALID
+    assert "more faults" in refusal.violations[""]
+
+
+async def test_every_fault_of_a_request_comes_in_one_refusal(settings: Settings) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        request = create_request("bad\nid", model="", prompt=" ")
+        refusal = await refused(client.generations.CreateGeneration(request))
+        assert refusal.code == INVALID
+        assert set(refusal.violations) == {"request_id", "spec.model", "spec.prompt"}
+        long = create_request(prompt="x" * (16 << 10) + "x")
+        refusal = await refused(client.generations.CreateGeneration(long))
+        assert set(refusal.violations) == {"spec.prompt"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"height": 17}, "height"),
+        ({"width": 0}, "width"),
+        ({"width": 2**32 - 16}, "width"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"num_inference_steps": 2**32 - 1}, "num_inference_steps"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"guidance_scale": float("-inf")}, "guidance_scale"),
+    ],
+)
+async def test_numbers_out_of_range_are_refused(
+    settings: Settings, changes: dict[str, Any], field: str
+) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        request = create_request(queue=True, **changes)
+        refusal = await refused(client.generations.CreateGeneration(request))
+    assert refusal.code == INVALID
+    assert field in refusal.violations
+
+
+async def test_a_program_that_does_not_hold_together_is_refused(settings: Settings) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        good = (await client.create(queue=True)).plan.program
+        for damage in ("op", "column", "steps", "model", "huge"):
+            program = type(good)()
+            program.CopyFrom(good)
+            if damage == "op":
+                program.steps[0].ops[0] = 2**32 - 1
+            elif damage == "column":
+                del program.columns[:]
+            elif damage == "steps":
+                program.num_inference_steps = 2**32 - 1
+            elif damage == "model":
+                program.model.family = "other"
+            else:
+                program.attention_backend = "x" * (1 << 20)
+            request = create_request(queue=True, program=program, num_inference_steps=None)
+            refusal = await refused(client.generations.CreateGeneration(request))
+            assert (damage, refusal.code) == (damage, INVALID)
+            assert set(refusal.violations) == {"spec.program"}
+
+
+async def test_without_a_matching_executor_the_refusal_says_what_differs(
+    settings: Settings,
+) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        refusal = await refused(client.generations.CreateGeneration(create_request()))
+        assert refusal.code == grpc.StatusCode.FAILED_PRECONDITION
+        assert [info.reason for info in refusal.infos] == ["NO_MATCHING_EXECUTOR"]
+        assert "no executor is connected" in refusal.message
+        async with (
+            Executor(planner.address, "small-one", model="small") as small,
+            asking(small),
+        ):
+            refusal = await refused(client.generations.CreateGeneration(create_request()))
+            assert refusal.code == grpc.StatusCode.FAILED_PRECONDITION
+            assert "not served by any of 1 connected executor" in refusal.message
+            assert "small-one: serves model 'small'" in refusal.message
+        async with (
+            Executor(planner.address, "wide", world_size=2) as wide,
+            Executor(planner.address, "float8") as quantized,
+        ):
+            quantized.message.placement.quant_type = "float8"
+            async with asking(wide, quantized):
+                refusal = await refused(client.generations.CreateGeneration(create_request()))
+        assert refusal.code == grpc.StatusCode.FAILED_PRECONDITION
+        assert "wide: world size is 2, the plan needs 1" in refusal.message
+        assert "float8: quantization is float8, the plan needs none" in refusal.message
+
+
+async def test_an_open_world_size_becomes_the_executors(settings: Settings) -> None:
+    config = "parallelism_config:\n  ulysses_size: auto\n"
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address, world_size=4) as executor,
+        asking(executor) as [acquiring],
+    ):
+        created = await client.create(config=config)
+        assert created.plan.program.topology.ulysses_size == 4
+        assert (await acquiring).generation == created.name
+
+
+async def test_validating_only_makes_nothing(settings: Settings) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        request = create_request("mine", queue=True, validate_only=True)
+        answer = await client.generations.CreateGeneration(request)
+        assert answer.generation.plan.plan_id
+        assert answer.generation.name == ""
+        listed = await client.generations.ListGenerations(generation_pb2.ListGenerationsRequest())
+        assert not listed.generations
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    """A model root with one checkpoint, beside a checkpoint that is not below it."""
+    for name in ("root/flux", "outside"):
+        for path, config in NAMED[MODEL].items():
+            file = tmp_path / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(config))
+    (tmp_path / "root" / "escape").symlink_to(tmp_path / "outside")
+    return tmp_path
+
+
+async def test_directories_are_read_only_below_the_model_roots(
+    settings: Settings, checkpoints: Path
+) -> None:
+    settings = Settings(
+        data=settings.data, listen=settings.listen, model_roots=(checkpoints / "root",)
+    )
+    inside = str(checkpoints / "root" / "flux")
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        found = await client.planner.CompilePlan(planner_pb2.CompilePlanRequest(model=inside))
+        named = await client.planner.CompilePlan(planner_pb2.CompilePlanRequest(model=MODEL))
+        assert found.plan.plan_id == named.plan.plan_id
+        for path in (
+            checkpoints / "outside",
+            checkpoints / "root" / ".." / "outside",
+            checkpoints / "root" / "escape",
+            checkpoints / "root" / "nothing",
+            Path("/"),
+            Path("../../../../etc"),
+        ):
+            request = planner_pb2.CompilePlanRequest(model=str(path))
+            refusal = await refused(client.planner.CompilePlan(request))
+            assert refusal.code == INVALID
+            assert set(refusal.violations) == {"model"}
+            assert "model_index" not in refusal.message, "it does not tell what is on the disk"
+
+
+async def test_a_directory_matches_however_it_is_written(
+    settings: Settings, checkpoints: Path
+) -> None:
+    settings = Settings(
+        data=settings.data, listen=settings.listen, model_roots=(checkpoints / "root",)
+    )
+    served = str(checkpoints / "root" / "flux")
+    asked = str(checkpoints / "root" / "." / "flux") + "/"
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address, model=served) as executor,
+        asking(executor) as [acquiring],
+    ):
+        created = await client.create(model=asked)
+        assert (await acquiring).generation == created.name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "x",
+        "generations/",
+        "generations/../../etc/passwd",
+        "generations/0123456789ABCDEF",
+        "generations/0123456789abcdef\n",
+        "generations/0123456789abcdef/artifacts/x.png",
+    ],
+)
+async def test_names_that_are_none_are_refused(settings: Settings, name: str) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        for call in (
+            client.generations.GetGeneration(generation_pb2.GetGenerationRequest(name=name)),
+            client.generations.CancelGeneration(generation_pb2.CancelGenerationRequest(name=name)),
+            client.generations.WatchGeneration(generation_pb2.WatchGenerationRequest(name=name)),
+        ):
+            assert (await refused(call)).code == INVALID
+
+
+@pytest.mark.parametrize("file", ["", "..", "../../ditplan.sqlite3", "a/b", ".image.png.part"])
+async def test_artifacts_cannot_be_read_or_written_elsewhere(settings: Settings, file: str) -> None:
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        created = await client.create()
+        lease = await acquiring
+        read = generation_pb2.ReadArtifactRequest(name=f"{created.name}/artifacts/{file}")
+        assert (await refused(client.generations.ReadArtifact(read))).code == INVALID
+        refusal = await refused(executor.upload(lease, file, b"data"))
+        assert refusal.code == INVALID
+        assert "header.name" in refusal.violations
+    written = [p.name for p in settings.data.rglob("*") if p.is_file()]
+    assert [name for name in written if not name.startswith("ditplan.sqlite3")] == []
+
+
+async def test_unknown_things_are_not_found(settings: Settings) -> None:
+    name = "generations/0123456789abcdef"
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor),
+    ):
+        created = await client.create()
+        for call in (
+            client.generations.GetGeneration(generation_pb2.GetGenerationRequest(name=name)),
+            client.generations.CancelGeneration(generation_pb2.CancelGenerationRequest(name=name)),
+            client.generations.WatchGeneration(generation_pb2.WatchGenerationRequest(name=name)),
+            client.generations.ReadArtifact(
+                generation_pb2.ReadArtifactRequest(name=f"{created.name}/artifacts/image.png")
+            ),
+        ):
+            refusal = await refused(call)
+            assert refusal.code == grpc.StatusCode.NOT_FOUND
+            assert len(refusal.infos) == 1
+
+
+async def test_pages_go_from_the_newest_to_the_oldest(settings: Settings) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        created = [(await client.create(queue=True)).name for _ in range(5)]
+        listed: list[str] = []
+        token = ""
+        for _ in range(3):
+            page = await client.generations.ListGenerations(
+                generation_pb2.ListGenerationsRequest(page_size=2, page_token=token)
+            )
+            listed += [generation.name for generation in page.generations]
+            token = page.next_page_token
+        assert listed == created[::-1]
+        assert token == ""
+        for bad in ("0", "-1", "x", "1" * 19, "١", " 1", "1\n"):
+            request = generation_pb2.ListGenerationsRequest(page_token=bad)
+            refusal = await refused(client.generations.ListGenerations(request))
+            assert refusal.code == INVALID
+            assert "page_token" in refusal.violations
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": ""},
+        {"name": "a\nb"},
+        {"model": ""},
+        {"world_size": 0},
+        {"world_size": 2**32 - 1},
+        {"component_configs": []},
+        {"component_configs": [executor_pb2.ComponentConfig(path="x", json="{")]},
+        {"component_configs": [executor_pb2.ComponentConfig(path="x", json="[" * 10**5)]},
+        {"component_configs": [executor_pb2.ComponentConfig(path="x", json="[]")]},
+    ],
+)
+async def test_executors_that_make_no_sense_are_refused(
+    settings: Settings, changes: dict[str, Any]
+) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        request = dispatch_pb2.AcquireLeaseRequest(executor=executor_message(**changes))
+        refusal = await refused(client.dispatch.AcquireLease(request))
+    assert refusal.code == INVALID
+    assert all(field.startswith("executor.") for field in refusal.violations)
+
+
+@pytest.mark.parametrize(
+    "transformer",
+    [
+        '{"num_layers": 1e400}',
+        '{"num_layers": NaN}',
+        '{"num_layers": -1}',
+        '{"num_layers": 99999999999}',
+        '{"num_layers": "many"}',
+        '{"num_layers": null}',
+        '{"num_attention_heads": 0}',
+    ],
+)
+async def test_configs_that_no_checkpoint_has_are_refused(
+    settings: Settings, transformer: str
+) -> None:
+    configs = [
+        executor_pb2.ComponentConfig(
+            path="model_index.json", json='{"_class_name": "FluxPipeline"}'
+        ),
+        executor_pb2.ComponentConfig(path="transformer/config.json", json=transformer),
+    ]
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        request = dispatch_pb2.AcquireLeaseRequest(
+            executor=executor_message(component_configs=configs)
+        )
+        refusal = await refused(client.dispatch.AcquireLease(request))
+    assert refusal.code == INVALID
+    assert "executor.component_configs" in refusal.violations
+
+
+async def test_an_offset_beyond_the_end_is_out_of_range(settings: Settings) -> None:
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+    ):
+        created = await client.create(queue=True)
+        await executor.serve_one()
+        for offset in (8, 2**64 - 1):
+            request = generation_pb2.ReadArtifactRequest(
+                name=f"{created.name}/artifacts/image.png", offset=offset
+            )
+            refusal = await refused(client.generations.ReadArtifact(request))
+            assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
+
+
+async def test_uploads_out_of_order_or_bounds_are_refused(settings: Settings) -> None:
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        await client.create()
+        header = dispatch_pb2.ArtifactHeader(lease=await acquiring, name="image.png")
+        first = dispatch_pb2.UploadArtifactRequest(header=header)
+        for messages in (
+            [],
+            [dispatch_pb2.UploadArtifactRequest(data=b"x")],
+            [first, first],
+            [first, dispatch_pb2.UploadArtifactRequest(data=b"x" * ((1 << 20) + 1))],
+        ):
+
+            async def requests(
+                messages: list[dispatch_pb2.UploadArtifactRequest] = messages,
+            ) -> AsyncIterator[dispatch_pb2.UploadArtifactRequest]:
+                for message in messages:
+                    yield message
+
+            refusal = await refused(client.dispatch.UploadArtifact(requests()))
+            assert refusal.code == INVALID
+    files = [p for p in (settings.data / "artifacts").rglob("*") if p.is_file()]
+    assert files == []
