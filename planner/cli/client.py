@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
 from ditplan.v1 import generation_pb2, generation_pb2_grpc
@@ -17,14 +17,14 @@ RUN_SECONDS = 24 * 3600.0
 CALL_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Refusal(Exception):
     """A call that the planner refused, with the faults that it names (field, description)."""
 
     code: grpc.StatusCode
     message: str
     reason: str = ""
-    faults: tuple[tuple[str, str], ...] = field(default=())
+    faults: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
@@ -80,7 +80,8 @@ def connect(address: str) -> Iterator[Client]:
 
 def _refusal(error: grpc.RpcError) -> Refusal:
     code: grpc.StatusCode = error.code()
-    reason, faults = "", []
+    reason = ""
+    faults: list[tuple[str, str]] = []
     status = rpc_status.from_call(error)
     for detail in status.details if status is not None else ():
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()

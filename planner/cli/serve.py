@@ -39,10 +39,14 @@ def serve() -> None:
 )
 def planner(listen: str, data: Path, model_roots: tuple[Path, ...]) -> None:
     """Compile, queue and stream plans to the executors that dial in."""
+    from planner.service.server import ListenError, Settings
     from planner.service.server import serve as serve_planner
-    from planner.service.settings import Settings
 
-    asyncio.run(serve_planner(Settings(data=data, listen=listen, model_roots=model_roots)))
+    settings = Settings(data=data, listen=listen, model_roots=model_roots)
+    try:
+        asyncio.run(serve_planner(settings))
+    except ListenError as error:
+        raise click.BadParameter(str(error), param_hint="--listen") from None
 
 
 @serve.command(

@@ -1,0 +1,106 @@
+"""``ditplan generate`` without a service: everything is brought up for the one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.e2e.processes import ditplan
+
+ARGUMENTS = ("--prompt", "a red circle", "--seed", "7", "--steps", "10", "--height", "32")
+
+
+def test_a_record_is_replayed_bit_for_bit(
+    tmp_path: Path, checkpoint: Path, cache_yaml: Path
+) -> None:
+    def files(name: str) -> tuple[Path, Path, Path]:
+        return tuple(tmp_path / f"{name}.{end}" for end in ("png", "safetensors", "json"))  # type: ignore[return-value]
+
+    first, latents, record = files("first")
+    done = ditplan(
+        *("generate", "--model", checkpoint, "--config", cache_yaml, *ARGUMENTS),
+        *("--out", first, "--save-latents", latents, "--record", record),
+    )
+    assert "starting the executor" in done.stderr
+    assert "residual_diff_threshold 0.5" in done.stdout
+    assert Image.open(first).size == (32, 32)
+    document = json.loads(record.read_text())
+    kinds = [step["ops"][0]["kind"] for step in document["steps"]]
+    assert kinds[:4] == ["FULL"] * 4
+    assert set(kinds) == {"FULL", "CACHED"}
+    assert document["plan_id"] in done.stdout
+    assert document["computed_steps"] == kinds.count("FULL")
+
+    again, latents_again, record_again = files("again")
+    ditplan(
+        *("generate", "--replay", record),
+        *("--out", again, "--save-latents", latents_again, "--record", record_again),
+    )
+    stored, replayed = load_file(latents), load_file(latents_again)
+    assert list(stored) == ["latents"]
+    assert stored["latents"].dtype is torch.float32
+    assert torch.equal(stored["latents"], replayed["latents"])
+    assert first.read_bytes() == again.read_bytes()
+    replayed_kinds = [s["ops"][0]["kind"] for s in json.loads(record_again.read_text())["steps"]]
+    assert replayed_kinds == kinds
+
+
+def test_the_replayed_ops_are_the_ones_in_the_file(tmp_path: Path, checkpoint: Path) -> None:
+    record = tmp_path / "record.json"
+    ditplan(
+        *("generate", "--model", checkpoint, *ARGUMENTS, "--out", tmp_path / "a.png"),
+        *("--record", record),
+    )
+    document = json.loads(record.read_text())
+    document["program"]["columns"][0]["fn_compute_blocks"] = 1
+    document["program"]["columns"][0]["calibrator"] = {"cache_type": "CACHE_TYPE_RESIDUAL"}
+    document["steps"][5]["ops"][0]["kind"] = "CACHED"
+    record.write_text(json.dumps(document))
+    edited = tmp_path / "edited.json"
+    ditplan("generate", "--replay", record, "--out", tmp_path / "b.png", "--record", edited)
+    kinds = [step["ops"][0]["kind"] for step in json.loads(edited.read_text())["steps"]]
+    assert kinds == ["FULL"] * 5 + ["CACHED"] + ["FULL"] * 4
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+def test_what_cannot_run_is_refused_before_anything_starts(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text("cache_config:\n  Fn_compute_block: 1\n")
+    done = ditplan(
+        *("generate", "--model", checkpoint, "--config", config, *ARGUMENTS), check=False
+    )
+    assert done.returncode == 2
+    assert "did you mean Fn_compute_blocks?" in done.stderr
+    assert f"{config}:2:3" in done.stderr
+    assert "starting" not in done.stderr
+
+    for arguments, message in (
+        (("--model", tmp_path / "nothing", "--prompt", "x"), "neither a checkpoint directory nor"),
+        (("--model", checkpoint), "--prompt"),
+        (("--model", checkpoint, "--prompt", "x", "--num-gpus", "2"), "not supported yet"),
+        (("--replay", config), "wrong.yaml"),
+        (("--model", checkpoint, "--prompt", "x", "--out", tmp_path / "no" / "x.png"), "not exist"),
+    ):
+        done = ditplan("generate", *arguments, check=False)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_corrupt_checkpoint_is_named(tmp_path: Path, checkpoint: Path) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    weights = broken / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = ditplan("generate", "--model", broken, *ARGUMENTS, check=False)
+    assert done.returncode == 1
+    assert str(weights) in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,285 @@
+"""A planner and executors as separate processes, through the public API and the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from ditplan.v1 import executor_pb2, executor_pb2_grpc, generation_pb2, generation_pb2_grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tests.e2e.conftest import CACHE_YAML
+from tests.e2e.processes import Service, ditplan, eventually
+
+Start = Callable[..., Service]
+# Several seconds of work, so that something can happen in the middle.
+LONG = 600
+SUCCEEDED = generation_pb2.GENERATION_STATE_SUCCEEDED
+FAILED = generation_pb2.GENERATION_STATE_FAILED
+CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
+
+
+@pytest.fixture
+def planner(start_planner: Callable[[], Service]) -> Service:
+    return start_planner()
+
+
+@pytest.fixture
+def stub(planner: Service) -> Iterator[generation_pb2_grpc.GenerationServiceStub]:
+    with grpc.insecure_channel(planner.address) as channel:
+        yield generation_pb2_grpc.GenerationServiceStub(channel)
+
+
+def _spec(checkpoint: Path, steps: int = 8, **fields: object) -> generation_pb2.GenerationSpec:
+    return generation_pb2.GenerationSpec(
+        model=str(checkpoint),
+        prompt="a red circle",
+        num_inference_steps=steps,
+        seed=3,
+        height=32,
+        width=32,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+class _Watched:
+    """A generation that is followed in a thread of its own."""
+
+    def __init__(
+        self,
+        stub: generation_pb2_grpc.GenerationServiceStub,
+        spec: generation_pb2.GenerationSpec,
+    ) -> None:
+        self.events: list[generation_pb2.GenerationEvent] = []
+        created = stub.CreateGeneration(
+            generation_pb2.CreateGenerationRequest(spec=spec), timeout=20
+        )
+        self.name = created.generation.name
+        self._call = stub.WatchGeneration(
+            generation_pb2.WatchGenerationRequest(name=self.name), timeout=100
+        )
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        for response in self._call:
+            self.events.append(response.event)
+
+    def kinds(self) -> list[str]:
+        return [str(event.WhichOneof("event")) for event in list(self.events)]
+
+    def steps(self) -> int:
+        return self.kinds().count("step")
+
+    def finished(self, seconds: float = 60) -> generation_pb2.Generation:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), "the generation has not ended"
+        return self.events[-1].finished
+
+
+def _read(
+    stub: generation_pb2_grpc.GenerationServiceStub, generation: generation_pb2.Generation
+) -> bytes:
+    name = f"{generation.name}/artifacts/{generation.artifacts[0].name}"
+    request = generation_pb2.ReadArtifactRequest(name=name)
+    return b"".join(response.data for response in stub.ReadArtifact(request, timeout=20))
+
+
+def test_events_tell_the_whole_run(
+    planner: Service,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    start_executor: Start,
+    checkpoint: Path,
+    cache_yaml: Path,
+) -> None:
+    executor = start_executor(planner)
+    request = generation_pb2.GenerateRequest(spec=_spec(checkpoint, config=CACHE_YAML))
+    events = [response.event for response in stub.Generate(request, timeout=60)]
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds == ["planned", "queued", "started", *["step"] * 8, "finished"]
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    finished = events[-1].finished
+    assert finished.state == SUCCEEDED
+    assert [event.step.step for event in events[3:-1]] == list(range(8))
+    assert list(finished.record.steps) == [event.step for event in events[3:-1]]
+    assert finished.record.plan_id == events[0].planned.plan.plan_id
+    assert events[0].planned.plan.plan_id in executor.log
+
+    # What a laptop previews is what ran.
+    document = json.loads(
+        ditplan(
+            *("preview", cache_yaml, "--model", checkpoint, "--steps", "8", "--format", "json")
+        ).stdout
+    )
+    assert document["plan_id"] == events[0].planned.plan.plan_id
+    assert document["computed_steps"]["min"] <= sum(
+        step.ops[0].kind == 1 for step in finished.record.steps
+    )
+
+    with grpc.insecure_channel(executor.address) as channel:
+        known = executor_pb2_grpc.ExecutorServiceStub(channel).GetExecutor(
+            executor_pb2.GetExecutorRequest(), timeout=5
+        )
+    assert known.executor.model == str(checkpoint)
+    assert known.generation == ""
+
+
+def test_the_command_line_uses_a_running_service(
+    planner: Service, start_executor: Start, checkpoint: Path, cache_yaml: Path, tmp_path: Path
+) -> None:
+    arguments = ("generate", "--planner", planner.address, "--model", checkpoint)
+    arguments += ("--prompt", "x", "--steps", "6", "--seed", "1", "--out", tmp_path / "x.png")
+    refused = ditplan(*arguments, check=False)
+    assert refused.returncode == 2
+    assert "neither" in refused.stderr or "no connected executor" in refused.stderr
+
+    start_executor(planner)
+    ditplan(*arguments, "--config", cache_yaml)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("cache_config:\n  Fn_compute_blocks: 1\n  Bn_compute_blocks: 60\n")
+    refused = ditplan(*arguments, "--config", wrong, check=False)
+    assert refused.returncode == 2
+    assert "cache_config.Bn_compute_blocks" in refused.stderr
+
+
+def test_faults_of_a_config_come_as_bad_request(
+    planner: Service,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    start_executor: Start,
+    checkpoint: Path,
+) -> None:
+    start_executor(planner)
+    config = "cache_config:\n  warmup_interval: 0\n  residual_diff_treshold: 1\n"
+    with pytest.raises(grpc.RpcError) as raised:
+        list(
+            stub.Generate(
+                generation_pb2.GenerateRequest(spec=_spec(checkpoint, config=config)), timeout=20
+            )
+        )
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    bad = error_details_pb2.BadRequest()
+    status = rpc_status.from_call(raised.value)
+    assert status is not None
+    assert any(detail.Unpack(bad) for detail in status.details)
+    faults = {violation.field: violation.description for violation in bad.field_violations}
+    assert set(faults) == {
+        "cache_config.warmup_interval",
+        "cache_config.residual_diff_treshold",
+    }
+    assert "line 2, column 20" in faults["cache_config.warmup_interval"]
+
+
+def test_a_killed_executor_is_replaced(
+    planner: Service,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    start_executor: Start,
+    checkpoint: Path,
+) -> None:
+    executors = {name: start_executor(planner, name) for name in ("first", "second")}
+    undisturbed = _Watched(stub, _spec(checkpoint, LONG, config=CACHE_YAML)).finished()
+    run = _Watched(stub, _spec(checkpoint, LONG, config=CACHE_YAML))
+    eventually(lambda: run.steps() > 5)
+    lost = next(event.started.executor for event in run.events if event.HasField("started"))
+    executors.pop(lost).kill()
+    killed = time.monotonic()
+    eventually(lambda: run.kinds().count("queued") == 2, 2.0)
+    assert time.monotonic() - killed < 2.0
+    finished = run.finished()
+    assert finished.state == SUCCEEDED
+    assert finished.attempt == 2
+    assert [step.step for step in finished.record.steps] == list(range(LONG))
+    assert _read(stub, finished) == _read(stub, undisturbed)
+    assert finished.executor in executors
+    assert f"{lost} was lost" in next(
+        event.queued.reason for event in run.events if event.queued.reason
+    )
+
+
+def test_without_another_executor_the_run_fails_and_the_planner_goes_on(
+    planner: Service,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    start_executor: Start,
+    checkpoint: Path,
+) -> None:
+    executor = start_executor(planner)
+    run = _Watched(stub, _spec(checkpoint, LONG))
+    eventually(lambda: run.steps() > 5)
+    executor.kill()
+    killed = time.monotonic()
+    finished = run.finished(5)
+    assert time.monotonic() - killed < 2.0
+    assert finished.state == FAILED
+    assert finished.failure.code == "UNAVAILABLE"
+    assert finished.failure.step >= 5
+    assert f"step {finished.failure.step} of {LONG}" in finished.failure.message
+    start_executor(planner)
+    assert _Watched(stub, _spec(checkpoint)).finished().state == SUCCEEDED
+
+
+def test_cancelling_frees_the_executor_at_once(
+    planner: Service,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    start_executor: Start,
+    checkpoint: Path,
+) -> None:
+    start_executor(planner)
+    run = _Watched(stub, _spec(checkpoint, 1000))
+    eventually(lambda: run.steps() > 2)
+    stub.CancelGeneration(generation_pb2.CancelGenerationRequest(name=run.name), timeout=5)
+    assert run.finished(5).state == CANCELLED
+    # A call that is cancelled takes its work with it.
+    call = stub.Generate(generation_pb2.GenerateRequest(spec=_spec(checkpoint, 1000)), timeout=60)
+    name = next(response.event.generation for response in call if response.event.HasField("step"))
+    call.cancel()
+    request = generation_pb2.GetGenerationRequest(name=name)
+    eventually(lambda: stub.GetGeneration(request, timeout=5).generation.state == CANCELLED, 5)
+    assert _Watched(stub, _spec(checkpoint)).finished(20).state == SUCCEEDED
+
+
+def test_a_killed_planner_finds_its_runs_again(
+    start_planner: Start, start_executor: Start, checkpoint: Path
+) -> None:
+    first = start_planner()
+    start_executor(first)
+    with grpc.insecure_channel(first.address) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        undisturbed = _Watched(stub, _spec(checkpoint, LONG)).finished()
+        picture = _read(stub, undisturbed)
+        name = stub.CreateGeneration(
+            generation_pb2.CreateGenerationRequest(spec=_spec(checkpoint, LONG)), timeout=20
+        ).generation.name
+        request = generation_pb2.GetGenerationRequest(name=name)
+        eventually(lambda: stub.GetGeneration(request, timeout=5).generation.steps_done > 5)
+    first.kill()
+    second = start_planner(address=first.address)
+    with grpc.insecure_channel(second.address) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        watch = generation_pb2.WatchGenerationRequest(name=name)
+        events = [response.event for response in stub.WatchGeneration(watch, timeout=60)]
+        finished = events[-1].finished
+        assert finished.state == SUCCEEDED
+        assert finished.attempt == 1, "the executor's work was not taken up again"
+        assert [e.step.step for e in events if e.HasField("step")] == list(range(LONG))
+        assert _read(stub, finished) == picture
+
+
+def test_sigterm_drains(
+    planner: Service,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    start_executor: Start,
+    checkpoint: Path,
+) -> None:
+    executor = start_executor(planner)
+    run = _Watched(stub, _spec(checkpoint, 200))
+    eventually(lambda: run.steps() > 2)
+    executor.process.send_signal(signal.SIGTERM)
+    assert run.finished().state == SUCCEEDED
+    assert executor.process.wait(20) == 0
+    assert planner.stop() == 0
