@@ -20,8 +20,9 @@ from planner.compile.program_check import program_faults
 from planner.compile.request import Request, check_request, with_defaults
 from planner.compile.rule import bounds
 from planner.compile.topology import resolve_topology
+from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
-from planner.config.load import AccelerationConfig, load
+from planner.config.load import load
 from planner.diagnostics import Diagnostic, Severity, has_errors
 from planner.models.facts import ModelFacts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from planner.config.load import AccelerationConfig
+from planner.config.acceleration import AccelerationConfig
 from planner.diagnostics import Severity
 from planner.models.facts import ModelFacts
 

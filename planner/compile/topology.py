@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from planner.compile.plan import Topology
-from planner.config.load import AccelerationConfig
+from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import ParallelismConfig
 from planner.diagnostics import Severity
 from planner.models.facts import ModelFacts

@@ -1,11 +1,13 @@
 """Reads YAML (or JSON) text into plain values and remembers where each one stands.
 
-Hostile text is bounded before anything is built: bytes, nesting, and the number of values that
-aliases expand to. Tags other than those of plain data are refused.
+Hostile text is bounded: its bytes and nesting before anything is built, then the number of values
+that aliases expand to and the length of keys and numbers. Only the tags of plain data are taken.
 """
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +19,24 @@ from planner.diagnostics import Diagnostic, Severity
 MAX_CONFIG_BYTES = 256 * 1024
 MAX_DEPTH = 16
 MAX_VALUES = 10_000
+MAX_KEY_LENGTH = 128
+MAX_NUMBER_LENGTH = 64
 
 Path = tuple[str | int, ...]
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value")}
+_NUMBERS = (_TAG + "int", _TAG + "float")
+_LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """1-based line and column of a key (or list item) and of its value."""
+    """1-based line and column of a key (or list item) and of its value.
+
+    The value of an alias is where its anchor stands, because that is the text to change.
+    """
 
     key: tuple[int, int]
     value: tuple[int, int]
@@ -67,11 +76,6 @@ def parse(text: str | bytes) -> Document:
             "; ".join(part for part in (error.context, error.problem) if part) or "not YAML",
             at=_at(mark) if mark else (1, 1),
         ) from None
-    except yaml.reader.ReaderError as error:
-        line = source.count("\n", 0, error.position) + 1
-        raise DocumentError(
-            "yaml-syntax", f"a character that YAML forbids: {error.reason}", at=(line, 1)
-        ) from None
     if root is None:
         return Document(None)
     builder = _Builder()
@@ -87,11 +91,28 @@ def _decode(text: str | bytes) -> str:
             f"the config has more than {MAX_CONFIG_BYTES} bytes",
             at=(1, 1),
         )
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
-        return raw.decode("utf-8-sig")
+        source = raw.decode()
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DocumentError("yaml-syntax", "the config is not UTF-8 text", at=(line, 1)) from None
+        before = raw[: error.start].decode()
+        raise DocumentError(
+            "yaml-syntax", "the config is not UTF-8 text", at=_end_of(before)
+        ) from None
+    forbidden = yaml.reader.Reader.NON_PRINTABLE.search(source)
+    if forbidden:
+        raise DocumentError(
+            "yaml-syntax",
+            f"the character U+{ord(forbidden.group()):04X}, which YAML forbids",
+            at=_end_of(source[: forbidden.start()]),
+        )
+    return source
+
+
+def _end_of(text: str) -> tuple[int, int]:
+    """Line and column of what follows a text."""
+    lines = _LINE_BREAK.split(text)
+    return len(lines), len(lines[-1]) + 1
 
 
 def _check_shape(source: str) -> None:
@@ -118,24 +139,31 @@ class _Builder:
     def __init__(self) -> None:
         self.places: dict[Path, Place] = {}
         self._values = 0
+        self._open: set[int] = set()
         self._constructor = yaml.constructor.SafeConstructor()
 
     def build(self, node: yaml.Node, path: Path) -> Any:
-        self._values += 1
+        """The plain value of a node; its place and those below it are noted under ``path``."""
         at = _at(node.start_mark)
+        self._values += 1
         if self._values > MAX_VALUES:
             raise DocumentError(
                 "config-too-large", f"expands to more than {MAX_VALUES} values", at=at
             )
-        if len(path) > MAX_DEPTH:
-            raise DocumentError("config-too-deep", f"nested deeper than {MAX_DEPTH} levels", at=at)
-        self.places.setdefault(path, Place(at, at))
-        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            self.places.setdefault(path, Place(at, at))
             return self._scalar(node)
+        if id(node) in self._open:
+            raise DocumentError("yaml-alias", "an alias makes this value contain itself", at=at)
+        self._open.add(id(node))
+        try:
+            self.places.setdefault(path, Place(at, at))
+            if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+                return self._mapping(node, path)
+            if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+                return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
+        finally:
+            self._open.remove(id(node))
         raise DocumentError("yaml-tag", f"the tag {node.tag} is not plain data", at=at)
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
@@ -143,41 +171,53 @@ class _Builder:
         if node.tag in (_TAG + "timestamp", _TAG + "value"):
             return node.value
         try:
+            if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER_LENGTH:
+                raise ValueError("too long")
             return self._constructor.construct_object(node)
-        except (ValueError, OverflowError, yaml.YAMLError):
+        except (ValueError, LookupError, OverflowError, yaml.YAMLError):
+            kind = node.tag.removeprefix(_TAG)
             raise DocumentError(
-                "yaml-syntax", f"{node.value[:40]!r} cannot be read", at=_at(node.start_mark)
+                "yaml-value", f"{node.value[:40]!r} is no {kind}", at=_at(node.start_mark)
             ) from None
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+        merges = [value for key, value in node.value if key.tag == _TAG + "merge"]
+        # What is built later wins: own keys over merged ones, the first merged mapping over others.
+        sources = [source for value in merges for source in _merge_sources(value)]
         merged: dict[str, Any] = {}
+        for source in reversed(sources):
+            merged |= self.build(source, path)
+        own: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _TAG + "merge":
-                for source in self._merge_sources(value_node):
-                    for key, value in self.build(source, path).items():
-                        merged.setdefault(key, value)
                 continue
-            at = _at(key_node.start_mark)
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _SCALARS:
-                raise DocumentError("yaml-syntax", "a key must be plain text", at=at)
-            key = key_node.value
-            if key in result:
+            key, at = _key(key_node), _at(key_node.start_mark)
+            if key in own:
                 raise DocumentError(
                     "duplicate-key", f"{key!r} stands twice in the same mapping", at=at
                 )
             child = (*path, key)
             self.places[child] = Place(at, _at(value_node.start_mark))
-            result[key] = self.build(value_node, child)
-        return {**merged, **result}
+            own[key] = self.build(value_node, child)
+        return merged | own
 
-    @staticmethod
-    def _merge_sources(node: yaml.Node) -> Iterator[yaml.MappingNode]:
-        # Of several merged mappings the first one that has a key wins.
-        candidates = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        for candidate in candidates:
-            if not isinstance(candidate, yaml.MappingNode):
-                raise DocumentError(
-                    "yaml-syntax", "<< takes a mapping or a list of them", at=_at(node.start_mark)
-                )
-            yield candidate
+
+def _key(node: yaml.Node) -> str:
+    at = _at(node.start_mark)
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
+        raise DocumentError("yaml-syntax", "a key must be plain text", at=at)
+    if len(node.value) > MAX_KEY_LENGTH:
+        raise DocumentError(
+            "config-too-large", f"a key of more than {MAX_KEY_LENGTH} characters", at=at
+        )
+    return str(node.value)
+
+
+def _merge_sources(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    candidates = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    for candidate in candidates:
+        if not isinstance(candidate, yaml.MappingNode):
+            raise DocumentError(
+                "yaml-syntax", "<< takes a mapping or a list of them", at=_at(candidate.start_mark)
+            )
+        yield candidate

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_INT = 2**31 - 1
-SCM_PRESETS = ("slow", "medium", "fast", "ultra")
 
 Count = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
 Size = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] | None
@@ -122,7 +121,10 @@ class CacheConfig(Section):
 class ParallelismConfig(Section):
     """``parallelism_config``: how ranks share one forward."""
 
-    backend: Annotated[str | None, Field(description="Accepted; the sizes decide.")] = None
+    backend: Annotated[
+        Literal["auto", "cache_dit", "native_diffuser", "native_pytorch", "native_hybrid"],
+        Field(description="Accepted; the sizes decide."),
+    ] = "auto"
     ulysses_size: Annotated[Size, Field(description="Ranks that share the heads.")] = None
     ring_size: Annotated[Size, Field(description="Ranks that share the sequence in a ring.")] = None
     tp_size: Annotated[Size, Field(description="Ranks that share the weights.")] = None

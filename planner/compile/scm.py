@@ -1,9 +1,9 @@
-"""The steps computation mask of a run: from a preset, a list or bins to one entry a step."""
+"""The steps computation mask (SCM) of a run: from a preset, a list or bins to one entry a step."""
 
 from __future__ import annotations
 
 from planner.compile.masks import has_preset, preset_mask, weave
-from planner.config.load import AccelerationConfig
+from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import CacheConfig, MaskBins
 from planner.diagnostics import Severity
 

@@ -1,0 +1,80 @@
+"""Says what a cache cannot deliver, and which key is in the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from planner.compile.plan import Op
+from planner.compile.rule import CacheRule, bounds, schedule
+from planner.config.acceleration import AccelerationConfig
+from planner.diagnostics import Severity
+
+_SECTION = "cache_config"
+
+
+def explain_bounds(config: AccelerationConfig, rule: CacheRule, ops: tuple[Op, ...]) -> None:
+    """Reports where the rule computes more steps than the mask or the cache lets expect."""
+    steps, reached = len(ops), bounds(ops)
+    if reached.min_computed == steps:
+        config.report(
+            Severity.WARNING,
+            "never-cached",
+            (_SECTION,),
+            f"all {steps} steps are computed: {_why_never_cached(rule, steps)}",
+            at_key=True,
+        )
+        return
+    if rule.mask is None or rule.static_mask:
+        return
+    ones = sum(rule.mask)
+    path = (_SECTION, "steps_computation_mask")
+    if reached.min_computed > ones:
+        keys = _limiting_keys(rule, steps, reached.min_computed)
+        config.report(
+            Severity.WARNING,
+            "mask-not-reached",
+            path,
+            f"the mask computes {ones} of {steps} steps, but {' and '.join(keys)} "
+            f"{'allows' if len(keys) == 1 else 'allow'} no fewer than {reached.min_computed}; "
+            f"at most {reached.max_computed} are computed",
+            "steps_computation_policy: static follows the mask exactly",
+        )
+    elif reached.max_computed > ones:
+        config.report(
+            Severity.HINT,
+            "mask-is-permission",
+            path,
+            f"under the dynamic policy the mask permits caching: {reached.min_computed} to "
+            f"{reached.max_computed} of {steps} steps are computed",
+            "steps_computation_policy: static follows the mask exactly",
+        )
+
+
+def _limiting_keys(rule: CacheRule, steps: int, reached: int) -> list[str]:
+    """The keys without which fewer steps could be computed."""
+    relaxed = {
+        "max_continuous_cached_steps": replace(
+            rule, test=replace(rule.test, max_continuous_cached_steps=None)
+        ),
+        "max_cached_steps": replace(rule, test=replace(rule.test, max_cached_steps=None)),
+        "force_refresh_step_hint": replace(rule, refresh_steps=frozenset()),
+    }
+    limiting = [
+        key
+        for key, other in relaxed.items()
+        if bounds(schedule(other, steps)).min_computed < reached
+    ]
+    return limiting or ["the limits together"]
+
+
+def _why_never_cached(rule: CacheRule, steps: int) -> str:
+    test = rule.test
+    if test.residual_diff_threshold <= 0:
+        return f"residual_diff_threshold is {test.residual_diff_threshold:g}"
+    if test.max_cached_steps == 0:
+        return "max_cached_steps is 0"
+    if test.max_continuous_cached_steps == 0:
+        return "max_continuous_cached_steps is 0"
+    if rule.mask is not None and all(rule.mask):
+        return "the mask computes every step"
+    return f"max_warmup_steps {rule.max_warmup_steps} leaves none of {steps} steps to cache"

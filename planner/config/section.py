@@ -1,0 +1,222 @@
+"""One section of a config: from a plain mapping to typed values, or to what is wrong with it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from planner.config.acceleration import AccelerationConfig, dotted
+from planner.config.document import Path
+from planner.config.schema import (
+    CacheConfig,
+    MaskBins,
+    ParallelismConfig,
+    QuantizeConfig,
+    Section,
+)
+from planner.config.spellings import MISSPELT, QUANT_TYPES, UNSUPPORTED, canonical_key
+from planner.config.wording import allowed, as_yaml, closest, kind_of, remedy, shown
+from planner.diagnostics import Severity
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "cache_config": CacheConfig,
+    "parallelism_config": ParallelismConfig,
+    "quantize_config": QuantizeConfig,
+}
+TOP_LEVEL = (*SECTIONS, "attention_backend")
+
+# A file of thousands of unknown keys is not a config with thousands of typing errors.
+_MAX_UNKNOWN_KEYS = 20
+# Values that mean the same in any case of letters.
+_ANY_CASE = {
+    "parallelism_config": ("backend", "ulysses_size", "ring_size", "tp_size"),
+    "quantize_config": ("quant_type",),
+}
+
+
+def load_section(config: AccelerationConfig, name: str, raw: Any) -> None:
+    """Sets a section of the config; every fault of it is reported."""
+    if not isinstance(raw, dict):
+        config.report(
+            Severity.ERROR,
+            "invalid-type",
+            (name,),
+            f"{name} is {kind_of(raw)}, not a mapping",
+            f"remove {name}, or write its keys below it",
+        )
+        return
+    schema = SECTIONS[name]
+    # null keeps the default
+    values = {k: v for k, v in _known(config, name, raw).items() if v is not None}
+    try:
+        section = schema.model_validate(values)
+    except ValidationError as error:
+        for key, faults in itertools.groupby(error.errors(), lambda fault: str(fault["loc"][0])):
+            _report_invalid(config, name, key, values[key], list(faults))
+        return
+    match section:
+        case CacheConfig():
+            config.cache = section
+        case ParallelismConfig():
+            config.parallelism = section
+        case QuantizeConfig():
+            config.quantize = section
+
+
+def _known(config: AccelerationConfig, name: str, raw: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a section that its schema has, in their canonical spelling."""
+    fields = SECTIONS[name].model_fields
+    values: dict[str, Any] = {}
+    unknown = []
+    for key, value in raw.items():
+        canonical = canonical_key(name, key)
+        if key in UNSUPPORTED[name]:
+            config.report(
+                Severity.ERROR,
+                "unsupported-key",
+                (name, key),
+                f"{key} {UNSUPPORTED[name][key]}",
+                at_key=True,
+            )
+        elif canonical not in fields:
+            unknown.append(key)
+        elif canonical in values or (canonical != key and canonical in raw):
+            config.report(
+                Severity.ERROR,
+                "duplicate-key",
+                (name, key),
+                f"{key} is another spelling of {canonical}, which is given too",
+                f"remove {key}",
+                at_key=True,
+            )
+        else:
+            if canonical != key:
+                _note_spelling(config, name, key, canonical, value)
+            values[canonical] = _canonical_value(config, name, canonical, value)
+    report_unknown(config, (name,), unknown, tuple(fields))
+    return values
+
+
+def _note_spelling(
+    config: AccelerationConfig, name: str, key: str, canonical: str, value: Any
+) -> None:
+    """Lets findings about the canonical key point at the key that the text has."""
+    places = config.document.places
+    written, meant = config.text_path((name, key)), config.text_path((name, canonical))
+    places[meant] = places[written]
+    if key in MISSPELT.get(name, {}):
+        config.report(
+            Severity.WARNING,
+            "misspelt-key",
+            (name, canonical),
+            f"{key} is read as {canonical}; Cache-DiT ignores it",
+            f"{canonical}: {as_yaml(value)}",
+            at_key=True,
+        )
+
+
+def _canonical_value(config: AccelerationConfig, name: str, key: str, value: Any) -> Any:
+    if not isinstance(value, str) or key not in _ANY_CASE.get(name, ()):
+        return value
+    value = value.lower()
+    if key != "quant_type" or value not in QUANT_TYPES:
+        return value
+    config.report(
+        Severity.HINT,
+        "quant-type-alias",
+        (name, key),
+        f"{value} means {QUANT_TYPES[value]}",
+        f"{key}: {QUANT_TYPES[value]}",
+    )
+    return QUANT_TYPES[value]
+
+
+def report_unknown(
+    config: AccelerationConfig, parent: Path, unknown: list[str], known: tuple[str, ...]
+) -> None:
+    """Reports keys of the mapping at ``parent`` that are none of the known ones."""
+    for key in first_few(unknown):
+        close, section = closest(key, known), _section_of(key)
+        if section is not None and parent != (section,):
+            hint = f"{key} belongs below {section}"
+        else:
+            hint = f"did you mean {close}?" if close else f"known keys: {', '.join(known)}"
+        config.report(
+            Severity.ERROR,
+            "unknown-key",
+            (*parent, key),
+            f"unknown key {shown(key)}",
+            hint,
+            at_key=True,
+        )
+    if len(unknown) > _MAX_UNKNOWN_KEYS:
+        config.report(
+            Severity.ERROR,
+            "unknown-key",
+            (*parent, unknown[_MAX_UNKNOWN_KEYS]),
+            f"{len(unknown) - _MAX_UNKNOWN_KEYS} more unknown keys",
+            at_key=True,
+        )
+
+
+def _report_invalid(
+    config: AccelerationConfig, name: str, key: str, value: Any, faults: list[ErrorDetails]
+) -> None:
+    """One diagnostic a key, whatever the number of union members that did not match."""
+    info = SECTIONS[name].model_fields[key]
+    if key == "steps_computation_mask" and isinstance(value, dict):
+        bins = tuple(MaskBins.model_fields)
+        unknown = [inner for inner in value if inner not in bins]
+        if unknown:
+            report_unknown(config, (name, key), unknown, bins)
+            return
+    code, message, hint = "invalid-value", "", ""
+    path, wrong = _deepest(value, faults)
+    if key == "cache_type":
+        code = "unsupported-value"
+        message = f"{shown(value)} is not supported by ditplan; allowed: DBCache"
+        hint = "DBPrune has no replacement here; remove cache_type to use DBCache"
+    elif key == "quant_type" and isinstance(value, str) and value.startswith("svdq"):
+        code = "unsupported-value"
+        message = f"{shown(value)}: SVDQuant is not supported by ditplan"
+    else:
+        where = dotted((key, *path))
+        message = f"{shown(wrong)} is not allowed for {where}; allowed: {allowed(info, wrong)}"
+        hint = remedy(key, info, value)
+    config.report(Severity.ERROR, code, (name, key, *path), message, hint)
+
+
+def _deepest(value: Any, faults: list[ErrorDetails]) -> tuple[Path, Any]:
+    """The innermost wrong item below a value: its path and itself."""
+    found: tuple[Path, Any] = ((), value)
+    for fault in faults:
+        path: Path = ()
+        inner = value
+        # Locations name union members too, which are no part of the value.
+        for part in fault["loc"][1:]:
+            if isinstance(inner, dict):
+                held = part in inner
+            else:
+                held = isinstance(inner, list) and isinstance(part, int) and part < len(inner)
+            if held:
+                path, inner = (*path, part), inner[part]
+        if len(path) > len(found[0]):
+            found = (path, inner)
+    return found
+
+
+def _section_of(key: str) -> str | None:
+    """The section to which a key belongs, whatever stands around it."""
+    for name, schema in SECTIONS.items():
+        if canonical_key(name, key) in schema.model_fields or key in UNSUPPORTED[name]:
+            return name
+    return None
+
+
+def first_few(keys: Iterable[str]) -> tuple[str, ...]:
+    """As many keys as are worth a closer look."""
+    return tuple(itertools.islice(keys, _MAX_UNKNOWN_KEYS))
