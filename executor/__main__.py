@@ -71,7 +71,8 @@ def main(
             port = server.start(listen)
         except CannotListenError as error:
             raise click.BadParameter(str(error), param_hint="--listen") from None
-        structlog.get_logger("executor").info("listening", executor=name, port=port)
+        address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+        structlog.get_logger("executor").info("listening", executor=name, address=address)
 
         from executor.agent.dialer import RefusedByPlannerError
         from executor.agent.serve import Settings, serve

@@ -1,0 +1,1 @@
+"""Asks a planner for work, runs it and tells every step back."""

@@ -18,6 +18,8 @@ FIRST_RETRY_SECONDS = 0.1
 MOST_RETRY_SECONDS = 2.0
 # How often the deadline is looked at again, since a shutdown brings it forward.
 POLL_SECONDS = 0.2
+# A file that is too large now is too large later.
+WORTH_RETRYING = TRANSIENT - {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 class RejectedArtifactError(Exception):
@@ -75,7 +77,7 @@ class Delivery:
         """Returns where the upload is worth another try."""
         if status.code is grpc.StatusCode.ABORTED:
             self._leased.lose(str(status))
-        elif status.code not in TRANSIENT:
+        elif status.code not in WORTH_RETRYING:
             raise RejectedArtifactError(
                 status.code, f"{file.name} was not stored: {status.details}"
             )

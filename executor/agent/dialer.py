@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import grpc
 from ditplan.dispatch.v1.dispatch_pb2 import AcquireLeaseRequest, AcquireLeaseResponse, Lease
@@ -15,8 +16,8 @@ from executor.agent.backoff import Backoff
 from executor.agent.status import Status
 
 WAIT_SECONDS = 20.0
-# While it is not known whether the planner is there, so that the answer comes soon.
-PROBE_WAIT_SECONDS = 1.0
+# While it is not known whether the planner is there, so that the answer comes at once.
+PROBE_WAIT_SECONDS = 0.0
 # What the answer may take on top of the wait.
 ANSWER_SECONDS = 10.0
 STOP_POLL_SECONDS = 0.2
@@ -37,6 +38,10 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A channel opened again must not find the connection that went dumb.
     ("grpc.use_local_subchannel_pool", 1),
+    # A peer that vanished without a word is noticed in 15 s; the planner allows such pings.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),
 )
 
@@ -55,11 +60,14 @@ class Dialer:
         *,
         stop: threading.Event,
         log: FilteringBoundLogger,
+        on_answer: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_answer`` is called whenever the planner answers after it did not."""
         self._planner = planner
         self._executor = executor
         self._stop = stop
         self._log = log
+        self._on_answer = on_answer
         self._backoff = Backoff(first=FIRST_RETRY_SECONDS, most=MOST_RETRY_SECONDS)
         self._state: grpc.StatusCode | None = None
         self._open()
@@ -129,6 +137,7 @@ class Dialer:
         self._state = status.code
         if status.code is grpc.StatusCode.OK:
             self._log.info("asking the planner for work", planner=self._planner)
+            self._on_answer()
         else:
             self._log.warning(
                 "asking for work failed, retrying", planner=self._planner, status=str(status)

@@ -50,10 +50,14 @@ class Outbox:
             self._changed.notify_all()
 
     def resume_at(self, step: int) -> None:
-        """The planner holds every step before this one."""
+        """The planner holds every step before this one; heeded once in a resumed stream.
+
+        A new stream begins at step 0 and may have gone on by the time that the planner says so.
+        """
         with self._changed:
-            self._cursor = min(step, len(self._steps))
-            self._changed.notify_all()
+            if self._cursor is None:
+                self._cursor = min(step, len(self._steps))
+                self._changed.notify_all()
 
     def open(self, attach: Attach) -> Iterator[RunLeaseRequest]:
         """The messages of a new stream, which replaces the one before.

@@ -46,9 +46,16 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
     )
     announcement = executor_to_proto(settings.name, loaded)
     runner = Runner(loaded, name=settings.name, shutdown=shutdown, on_begin=server.begin, log=log)
-    dialer = Dialer(settings.planner, announcement, stop=shutdown.requested, log=log)
+    dialer = Dialer(
+        settings.planner,
+        announcement,
+        stop=shutdown.requested,
+        log=log,
+        # Not before: who waits for readiness may send work right after.
+        on_answer=server.ready,
+    )
+    server.describe(announcement)
     shutdown.serving()
-    server.ready(announcement)
     try:
         while (lease := dialer.acquire()) is not None:
             runner.run(dialer.stub, lease)

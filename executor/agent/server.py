@@ -55,11 +55,16 @@ class ExecutorServer:
         self._thread.start()
         return self._call(self._start(address))
 
-    def ready(self, executor: executor_pb2.Executor) -> None:
+    def describe(self, executor: executor_pb2.Executor) -> None:
+        """What GetExecutor answers from now on."""
         self._service.executor = executor
+
+    def ready(self) -> None:
+        """Work can be taken."""
         self._call(self._health.set(READINESS, SERVING))
 
     def draining(self) -> None:
+        """No work is taken any more."""
         self._call(self._health.set(READINESS, NOT_SERVING))
 
     def begin(self, generation: str, plan_id: str) -> None:

@@ -1,0 +1,1 @@
+"""What is fixed when weights are loaded."""

@@ -113,10 +113,12 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
             context.abort(*self.refuse_with)
         until = time.monotonic() + request.wait_seconds
         stopping = self._stopping
-        while time.monotonic() < until and not stopping.is_set() and context.is_active():
+        while not stopping.is_set() and context.is_active():
             try:
                 job = self.waiting.get(timeout=0.02)
             except queue.Empty:
+                if time.monotonic() >= until:
+                    break
                 continue
             return dispatch_pb2.AcquireLeaseResponse(lease=job.lease)
         return dispatch_pb2.AcquireLeaseResponse()
@@ -131,11 +133,9 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         job.attaches.append(attach)
         if attach.lease.epoch != job.epoch or job.over.is_set():
             context.abort(grpc.StatusCode.ABORTED, "the lease is over")
-        if attach.resume:
-            attached = dispatch_pb2.Attached(next_step=len(job.steps))
-            yield RunLeaseResponse(attached=attached)
-        else:
+        if not attach.resume:
             yield from _assignment(job)
+        yield RunLeaseResponse(attached=dispatch_pb2.Attached(next_step=len(job.steps)))
         for number, request in enumerate(request_iterator):
             try:
                 answer = job.on_request(request, number)

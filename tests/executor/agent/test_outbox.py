@@ -70,6 +70,15 @@ def test_a_resumed_stream_waits_for_the_planner_to_say_where_to_go_on() -> None:
     assert next(messages) == COMPLETION
 
 
+def test_a_new_stream_is_not_set_back_by_a_late_word_of_the_planner() -> None:
+    outbox = _outbox(1)
+    messages = _attached(outbox)
+    assert _steps(next(messages)) == [0]
+    outbox.resume_at(0)
+    outbox.finish(COMPLETION)
+    assert next(messages) == COMPLETION
+
+
 def test_the_final_message_goes_out_again_on_the_next_stream() -> None:
     outbox = _outbox()
     outbox.finish(COMPLETION)

@@ -100,10 +100,10 @@ def _started(planner: ScriptedPlanner, steps: int) -> Job:
 def test_a_drain_finishes_the_run_and_takes_no_other(
     process: Process, planner: ScriptedPlanner
 ) -> None:
-    port = process.wait_for("listening")["port"]
+    address = process.wait_for("listening")["address"]
     job = _started(planner, 300)
     waiting = planner.offer(Job(program("FC"), name="generations/2"))
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with grpc.insecure_channel(address) as channel:
         current = ExecutorServiceStub(channel).GetExecutor(GetExecutorRequest(), timeout=5)
     process.signal(signal.SIGTERM)
     assert job.over.wait(WAIT)

@@ -210,12 +210,16 @@ def test_a_run_that_raises_is_reported_and_the_next_one_runs(
     assert next_job.completion is not None
 
 
-def test_a_result_that_is_not_taken_fails_the_run(agent: Agent, planner: ScriptedPlanner) -> None:
-    job = Job(program("FC"), upload_status=[grpc.StatusCode.FAILED_PRECONDITION])
-    planner.offer(job)
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.RESOURCE_EXHAUSTED]
+)
+def test_a_result_that_is_not_taken_fails_the_run(
+    agent: Agent, planner: ScriptedPlanner, code: grpc.StatusCode
+) -> None:
+    job = planner.offer(Job(program("FC"), upload_status=[code]))
     assert job.over.wait(WAIT)
     assert job.failure is not None
-    assert job.failure.code == "FAILED_PRECONDITION"
+    assert job.failure.code == code.name
     assert "image.png" in job.failure.message
 
 

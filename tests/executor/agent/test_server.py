@@ -43,7 +43,7 @@ def test_it_is_alive_at_once_and_ready_while_it_serves(
     server: ExecutorServer, channel: grpc.Channel
 ) -> None:
     assert _health(channel) == (NOT_SERVING, SERVING)
-    server.ready(Executor(name="here"))
+    server.ready()
     assert _health(channel) == (SERVING, SERVING)
     server.draining()
     assert _health(channel) == (NOT_SERVING, SERVING)
@@ -65,7 +65,7 @@ def test_it_says_what_it_is_and_what_it_runs(server: ExecutorServer, channel: gr
     with pytest.raises(grpc.RpcError) as caught:
         stub.GetExecutor(GetExecutorRequest(), timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
-    server.ready(Executor(name="here"))
+    server.describe(Executor(name="here"))
     server.begin("generations/1", "abc")
     response = stub.GetExecutor(GetExecutorRequest(), timeout=5)
     assert (response.executor.name, response.generation, response.plan_id) == (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
-from ditplan.dispatch.v1.dispatch_pb2 import RunLeaseRequest, RunLeaseResponse
+from ditplan.dispatch.v1.dispatch_pb2 import Cancel, RunLeaseRequest, RunLeaseResponse
 from structlog.testing import capture_logs
 
+from tests.executor.agent import scripted_planner
 from tests.executor.agent.in_process import Agent, SlowSteps
 from tests.executor.agent.scripted_planner import BreakStream, Job, ScriptedPlanner, default_spec
 from tests.executor.programs import program
@@ -56,12 +57,10 @@ def test_a_dropped_stream_loses_and_repeats_no_step(
 def test_a_stream_lost_before_the_program_came_starts_over(
     agent: Agent, planner: ScriptedPlanner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.executor.agent import scripted_planner
-
     whole = scripted_planner._assignment
     broken: list[bool] = []
 
-    def half(job: Job):  # type: ignore[no-untyped-def]
+    def half(job: Job) -> Iterator[RunLeaseResponse]:
         responses = list(whole(job))
         if not broken:
             broken.append(True)
@@ -75,6 +74,19 @@ def test_a_stream_lost_before_the_program_came_starts_over(
     assert job.completion is not None
     assert [attach.resume for attach in job.attaches] == [False, False]
     assert len(job.steps) == 5
+
+
+def test_a_cancel_before_the_program_came_is_answered(
+    agent: Agent, planner: ScriptedPlanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancel(job: Job) -> Iterator[RunLeaseResponse]:
+        yield RunLeaseResponse(cancel=Cancel(reason="changed my mind"))
+
+    monkeypatch.setattr(scripted_planner, "_assignment", cancel)
+    job = planner.offer(Job(program("FC")))
+    assert job.over.wait(WAIT)
+    assert job.failure is not None
+    assert (job.failure.code, job.failure.message) == ("CANCELLED", "changed my mind")
 
 
 def test_a_stale_lease_ends_the_run_and_nothing_is_told_of_it(
