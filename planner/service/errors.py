@@ -17,7 +17,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 # Clients accept 8 KiB of trailers by default, and bytes travel in base64.
 _MAX_MESSAGE = 600
-_MAX_DETAILS = 4500
+_MAX_VIOLATIONS = 3600
 
 
 class ErrorReason(Enum):
@@ -32,7 +32,7 @@ class ErrorReason(Enum):
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     EXECUTOR_NAME_IN_USE = "EXECUTOR_NAME_IN_USE"
     QUEUE_FULL = "QUEUE_FULL"
-    ARTIFACT_TOO_LARGE = "ARTIFACT_TOO_LARGE"
+    ARTIFACTS_TOO_LARGE = "ARTIFACTS_TOO_LARGE"
     OFFSET_OUT_OF_RANGE = "OFFSET_OUT_OF_RANGE"
     STALE_LEASE = "STALE_LEASE"
     INVALID_REPORT = "INVALID_REPORT"
@@ -115,13 +115,13 @@ def status_of(refused: CallRefused) -> status_pb2.Status:
 def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
     message = error_details_pb2.BadRequest()
     for count, violation in enumerate(violations):
-        message.field_violations.add(
+        listed = error_details_pb2.BadRequest.FieldViolation(
             field=_cut(violation.field, 200), description=_cut(violation.description, 1000)
         )
-        if message.ByteSize() > _MAX_DETAILS - 100 and count + 1 < len(violations):
-            rest = len(violations) - count - 1
-            message.field_violations.add(description=f"and {rest} more faults")
+        if message.ByteSize() + listed.ByteSize() > _MAX_VIOLATIONS:
+            message.field_violations.add(description=f"and {len(violations) - count} more faults")
             break
+        message.field_violations.append(listed)
     return message
 
 

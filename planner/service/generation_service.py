@@ -72,16 +72,13 @@ class GenerationService(GenerationServiceServicer):
         before = _page_start(request.page_token)
         size = min(request.page_size or _DEFAULT_PAGE, self._limits.page_size)
         response = generation_pb2.ListGenerationsResponse()
-        found = self._store.page(before, size + 1)
         total = 0
-        for number, generation in found[:size]:
-            total += generation.ByteSize()
-            response.generations.append(generation)
-            last = number
-            if total > _MAX_PAGE_BYTES:
+        for number, generation in self._store.page(before, size + 1):
+            if len(response.generations) == size or total > _MAX_PAGE_BYTES:
+                response.next_page_token = str(number + 1)
                 break
-        if len(found) > len(response.generations):
-            response.next_page_token = str(last)
+            response.generations.append(generation)
+            total += generation.ByteSize()
         return response
 
     async def CancelGeneration(

@@ -111,8 +111,9 @@ class Planner:
             port = self._server.add_insecure_port(listen)
         except RuntimeError as error:
             raise ListenError(f"cannot listen on {listen}: {error}") from None
-        host = listen.rpartition(":")[0]
-        self.address = f"{host}:{port}"
+        # A socket file has no port: the address is the one asked for.
+        unix = listen.startswith("unix:")
+        self.address = listen if unix else f"{listen.rpartition(':')[0]}:{port}"
         for name in ("", _LIVENESS, *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._settlement.adopt_leases()

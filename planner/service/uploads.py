@@ -15,7 +15,7 @@ from planner.service.names import generation_id
 from planner.service.settings import Limits
 from planner.store.artifacts import ArtifactFiles, is_artifact_name
 from planner.store.interface import Store
-from planner.store.values import StaleLeaseError
+from planner.store.values import Lease, StaleLeaseError
 
 _MAX_MEDIA_TYPE = 128
 
@@ -40,6 +40,7 @@ class Uploads:
         self._check(header)
         generation = generation_id(header.lease.generation, "header.lease.generation")
         lease = self._dispatcher.held_lease(generation, header.lease.epoch)
+        self._check_count(lease, header.name)
         with self._files.write(lease.generation, lease.epoch, header.name) as file:
             message: dispatch_pb2.UploadArtifactRequest | None = first
             while message is not None:
@@ -47,18 +48,19 @@ class Uploads:
                     most = self._limits.chunk_bytes
                     raise invalid([Violation("data", f"is larger than {most} bytes")])
                 if file.size_bytes + len(message.data) > self._limits.artifact_bytes:
-                    raise CallRefused(
-                        grpc.StatusCode.RESOURCE_EXHAUSTED,
-                        ErrorReason.ARTIFACT_TOO_LARGE,
-                        f"{header.name} is larger than {self._limits.artifact_bytes} bytes",
-                    )
+                    most = self._limits.artifact_bytes
+                    raise _too_much(f"{header.name} is larger than {most} bytes")
                 await asyncio.to_thread(file.append, message.data)
                 message = await _next(requests, idle_seconds)
                 if message is not None and message.HasField("header"):
                     raise invalid([Violation("header", "comes twice")])
             # Looked at again: the lease may have ended while the file came in.
             self._dispatcher.held_lease(generation, lease.epoch)
-            digest = await asyncio.to_thread(file.publish)
+            try:
+                digest = await asyncio.to_thread(file.publish)
+            except FileNotFoundError:
+                # It ended in this very moment, and its files are gone.
+                raise stale() from None
             artifact = generation_pb2.Artifact(
                 name=header.name,
                 media_type=header.media_type,
@@ -71,6 +73,11 @@ class Uploads:
             raise stale() from None
         return artifact
 
+    def _check_count(self, lease: Lease, name: str) -> None:
+        names = self._files.names(lease.generation, lease.epoch) | {name}
+        if len(names) > self._limits.artifacts:
+            raise _too_much(f"a run leaves at most {self._limits.artifacts} artifacts")
+
     def _check(self, header: dispatch_pb2.ArtifactHeader) -> None:
         found = []
         if not is_artifact_name(header.name):
@@ -80,6 +87,11 @@ class Uploads:
             found.append(Violation("header.media_type", "is no media type"))
         if found:
             raise invalid(found)
+
+
+def _too_much(message: str) -> CallRefused:
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    return CallRefused(code, ErrorReason.ARTIFACTS_TOO_LARGE, message)
 
 
 async def _next(

@@ -29,6 +29,11 @@ class ArtifactFiles:
     def path(self, generation: str, epoch: int, name: str) -> Path:
         return self._directory / generation / str(epoch) / name
 
+    def names(self, generation: str, epoch: int) -> set[str]:
+        """The files that one attempt has left so far."""
+        attempt = self._directory / generation / str(epoch)
+        return {file.name for file in attempt.glob("[!.]*")}
+
     def write(self, generation: str, epoch: int, name: str) -> ArtifactWriter:
         return ArtifactWriter(self.path(generation, epoch, name))
 
@@ -81,9 +86,15 @@ class ArtifactWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._part.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        # Each may be new itself: epoch, generation, and the directory of all artifacts.
+        for parent in self._path.parents[:3]:
+            _sync_directory(parent)
         return self._digest.hexdigest()
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from ditplan.v1 import executor_pb2, generation_pb2
@@ -25,8 +25,13 @@ class Store(Protocol):
 
     def generation(self, generation: str) -> generation_pb2.Generation | None: ...
 
-    def page(self, before: int | None, limit: int) -> list[tuple[int, generation_pb2.Generation]]:
-        """Newest first, without plans and records, each with its place in the order of creation."""
+    def page(
+        self, before: int | None, limit: int
+    ) -> Iterator[tuple[int, generation_pb2.Generation]]:
+        """Newest first, without plans and records, each with its place in the order of creation.
+
+        They are read one by one: a caller that has enough stops.
+        """
 
     def events(
         self, generation: str, after: int, limit: int

@@ -87,13 +87,15 @@ class SqliteStore:
             ]
         return messages.generation(row, artifacts)
 
-    def page(self, before: int | None, limit: int) -> list[tuple[int, generation_pb2.Generation]]:
+    def page(
+        self, before: int | None, limit: int
+    ) -> Iterator[tuple[int, generation_pb2.Generation]]:
         rows = self._db.execute(
             f"SELECT {messages.SUMMARY_COLUMNS} FROM generations "
             "WHERE ? IS NULL OR number < ? ORDER BY number DESC LIMIT ?",
             (before, before, limit),
         )
-        return [(row["number"], messages.summary(row)) for row in rows]
+        return ((row["number"], messages.summary(row)) for row in rows)
 
     def events(
         self, generation: str, after: int, limit: int

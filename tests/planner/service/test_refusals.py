@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ async def test_every_fault_of_a_config_comes_in_one_refusal(settings: Settings) 
 
 
 async def test_more_faults_than_trailers_hold_are_counted(settings: Settings) -> None:
-    config = "".join(f"unknown_key_number_{i}: 1\n" for i in range(500))
+    config = "".join(f"unknown_{i}_{'x' * 110}: 1\n" for i in range(20))
     request = planner_pb2.CompilePlanRequest(model=MODEL, config=config)
     async with Planner(settings) as planner, Client(planner.address) as client:
         refusal = await refused(client.planner.CompilePlan(request))
@@ -365,6 +366,23 @@ async def test_an_offset_beyond_the_end_is_out_of_range(settings: Settings) -> N
             )
             refusal = await refused(client.generations.ReadArtifact(request))
             assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
+
+
+async def test_a_run_leaves_a_bounded_number_of_artifacts(settings: Settings) -> None:
+    settings = replace(settings, limits=replace(settings.limits, artifacts=2, artifact_bytes=10))
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        await client.create()
+        lease = await acquiring
+        for name in ("a.png", "b.png", "a.png"):
+            await executor.upload(lease, name, b"x" * 10)
+        for name, size in (("c.png", 1), ("a.png", 11)):
+            refusal = await refused(executor.upload(lease, name, b"x" * size))
+            assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_uploads_out_of_order_or_bounds_are_refused(settings: Settings) -> None:

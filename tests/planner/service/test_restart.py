@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -163,6 +164,14 @@ async def test_a_taken_port_is_an_error_with_words(settings: Settings, tmp_path:
         with pytest.raises(ListenError, match=planner.address):
             await other.start()
         await other.stop()
+
+
+async def test_a_socket_file_serves_as_an_address(settings: Settings, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 'planner.sock'}"
+    async with Planner(replace(settings, listen=address)) as planner:
+        assert planner.address == address
+        async with Client(address) as client:
+            await client.create(queue=True)
 
 
 async def test_health_and_reflection_answer(settings: Settings) -> None:

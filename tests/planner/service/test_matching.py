@@ -1,0 +1,49 @@
+"""Who can serve what, and how a refusal words it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from planner.compile.plan import Placement
+from planner.models.facts import BlockList
+from planner.models.resolve import from_name
+from planner.service.matching import Offer, Requirement, differences, why_none_matches
+
+FACTS = from_name("black-forest-labs/FLUX.1-dev")
+NEED = Requirement("flux", FACTS.architecture, 1, Placement("float8", ("proj_out", "norm_out")))
+[TRANSFORMER] = FACTS.architecture.targets
+OTHER = replace(
+    FACTS.architecture,
+    targets=(replace(TRANSFORMER, block_lists=(BlockList("transformer_blocks", 2),)),),
+)
+
+
+def test_equal_requirements_have_equal_keys_in_any_order_of_layers() -> None:
+    same = replace(NEED, placement=Placement("float8", ("norm_out", "proj_out")))
+    assert same.key == NEED.key
+    assert differences(NEED, same) == []
+
+
+@pytest.mark.parametrize(
+    ("offered", "words"),
+    [
+        (replace(NEED, model="other"), "serves model 'other'"),
+        (replace(NEED, architecture=OTHER), "another architecture"),
+        (replace(NEED, world_size=2), "world size is 2, the plan needs 1"),
+        (replace(NEED, placement=Placement()), "quantization is none, the plan needs float8"),
+        (replace(NEED, placement=Placement("float8")), "the plan needs norm_out, proj_out"),
+    ],
+)
+def test_every_difference_changes_the_key_and_has_words(offered: Requirement, words: str) -> None:
+    assert offered.key != NEED.key
+    assert words in ", ".join(differences(NEED, offered))
+
+
+def test_one_match_among_many_is_enough() -> None:
+    offers = [Offer("a", FACTS, replace(NEED, world_size=2)), Offer("b", FACTS, NEED)]
+    assert why_none_matches(NEED, offers) is None
+    why = why_none_matches(NEED, offers[:1])
+    assert why == "no connected executor matches (a: world size is 2, the plan needs 1)"
+    assert why_none_matches(NEED, []) == "no executor is connected"
