@@ -76,10 +76,8 @@ def demo(model: str, out: Path) -> None:
     console = Console()
     rows: dict[str, list[Picture]] = {variant.title: [] for variant in VARIANTS}
 
-    def waiting(what: str) -> None:
-        console.print(f"starting the {what} ...")
-
-    with local_service(model, waiting=waiting) as address, connect(address) as client:
+    console.print("starting a planner and an executor ...")
+    with local_service(model) as address, connect(address) as client:
         # The first run of a process pays for things that no later one does.
         draw(client, model, Variant("warm-up"), PROMPTS[0], seed=0)
         for seed, prompt in enumerate(PROMPTS):

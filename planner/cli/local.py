@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,42 +27,53 @@ class LocalServiceError(Exception):
 
 
 @contextmanager
-def local_service(
-    model: str, *, waiting: Callable[[str], None] = lambda what: None
-) -> Iterator[str]:
+def local_service(model: str) -> Iterator[str]:
     """Brings up a planner and an executor that holds the model; the value is their address.
-
-    ``waiting`` is told what is being waited for.
 
     Raises:
         LocalServiceError: one of them did not come up.
     """
     directory = Path(tempfile.mkdtemp(prefix="ditplan-"))
-    # A socket file: no port to be taken by somebody else, no other user to dial in.
-    address = f"unix:{directory / 'planner.sock'}"
+    # Socket files: no port to be taken by somebody else, no other user to dial in.
+    address, own = (f"unix:{directory / name}.sock" for name in ("planner", "executor"))
+    serve = ["planner", "serve", "planner", "--listen", address, "--data", str(directory / "data")]
+    if Path(model).is_dir():
+        serve += ["--model-root", model]
+    execute = ["executor", "--planner", address, "--model", model, "--listen", own]
     processes: list[_Process] = []
+    with _terminating():
+        try:
+            # Both before the first gRPC call of this process, whose threads do not go with a fork.
+            processes += [_Process("planner", serve, directory)]
+            processes += [_Process("executor", execute, directory)]
+            planner, executor = processes
+            _await_serving(address, planner, START_SECONDS, processes)
+            _await_serving(own, executor, LOAD_SECONDS, processes)
+            yield address
+        finally:
+            for process in reversed(processes):
+                process.stop()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM leaves the context as Ctrl-C does, so that nothing stays behind."""
+
+    def leave(signum: int, frame: object) -> None:
+        sys.exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, leave)
     try:
-        arguments = ["--listen", address, "--data", str(directory / "data")]
-        if Path(model).is_dir():
-            arguments += ["--model-root", model]
-        waiting("planner")
-        planner = _Process("planner", ["-m", "planner", "serve", "planner", *arguments], directory)
-        processes.append(planner)
-        _await_serving(address, planner, START_SECONDS)
-        waiting("executor")
-        listen = f"unix:{directory / 'executor.sock'}"
-        executor = _Process(
-            "executor",
-            ["-m", "executor", "--planner", address, "--model", model, "--listen", listen],
-            directory,
-        )
-        processes.append(executor)
-        _await_serving(listen, executor, LOAD_SECONDS)
-        yield address
+        yield
     finally:
-        for process in reversed(processes):
-            process.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_with_parent() -> None:
+    """Has Linux end this process when its parent dies without a word, by SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class _Process:
@@ -69,12 +82,13 @@ class _Process:
         self._log = directory / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C is the command's to handle: it stops them in order.
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
 
     def check(self) -> None:
@@ -94,14 +108,17 @@ class _Process:
             self._process.wait()
 
 
-def _await_serving(address: str, process: _Process, seconds: float) -> None:
-    """Returns once the process says that it is ready."""
+def _await_serving(
+    address: str, process: _Process, seconds: float, processes: list[_Process]
+) -> None:
+    """Returns once the process says that it is ready; all of them have to live meanwhile."""
     deadline = time.monotonic() + seconds
     request = health_pb2.HealthCheckRequest()
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while True:
-            process.check()
+            for each in processes:
+                each.check()
             try:
                 if stub.Check(request, timeout=1).status == health_pb2.HealthCheckResponse.SERVING:
                     return

@@ -9,7 +9,7 @@ import grpc
 from ditplan.v1 import generation_pb2
 
 from planner.cli.client import Refusal
-from planner.cli.preview import look
+from planner.cli.terminal import look
 from planner.codec import (
     MalformedProgramError,
     diagnostics_from_proto,

@@ -2,105 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
-import os
-import shutil
 import sys
 from pathlib import Path
-from typing import TextIO, TypedDict
+from typing import TextIO
 
 import click
 
-from planner.compile.compiler import Compilation, compile_config
+from planner.cli.inputs import STDIN, compile_inputs
+from planner.cli.terminal import Look, look
+from planner.compile.compiler import Compilation
 from planner.compile.request import Request
-from planner.config.document import MAX_CONFIG_BYTES
-from planner.diagnostics import Diagnostic, Severity, has_errors
-from planner.models.facts import ModelFacts
-from planner.models.resolve import UnknownModelError, from_directory, from_name
+from planner.diagnostics import has_errors
 from planner.render.diagnostics import render_diagnostics
 
-STDIN = "-"
 _FORMATS = click.Choice(["text", "json", "svg"])
-_PAGE_WIDTH = 80
-
-
-class InputError(Exception):
-    """An argument that cannot be used, as a diagnostic."""
-
-    def __init__(self, diagnostic: Diagnostic) -> None:
-        super().__init__(diagnostic.message)
-        self.diagnostic = diagnostic
-
-
-def read_config(path: str) -> bytes:
-    """The config at a path, ``-`` for standard input; one byte too many of one that is too large.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        if path == STDIN:
-            if sys.stdin is None:
-                raise OSError("standard input is closed")
-            return sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1)
-        with open(path, "rb") as file:
-            return file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        message = f"{path}: {error.strerror or error}"
-        raise InputError(_error("unreadable-config", "config", message)) from None
-
-
-def find_model(model: str) -> ModelFacts:
-    """The facts of a checkpoint directory, or else of a published name.
-
-    Raises:
-        InputError: it is neither.
-    """
-    try:
-        return from_directory(Path(model)) if os.path.isdir(model) else from_name(model)
-    except (UnknownModelError, OSError) as error:
-        raise InputError(_error("unknown-model", "model", str(error))) from None
-
-
-def compile_inputs(config: str, model: str, request: Request) -> tuple[Compilation, str]:
-    """Compiles a config argument for a model argument; the text that was read comes with it.
-
-    What cannot be read or found is a diagnostic of the compilation.
-    """
-    diagnostics: list[Diagnostic] = []
-    data, facts = b"", None
-    try:
-        data = read_config(config)
-    except InputError as error:
-        diagnostics.append(error.diagnostic)
-    try:
-        facts = find_model(model)
-    except InputError as error:
-        diagnostics.append(error.diagnostic)
-    source = data.decode("utf-8", "replace")
-    if facts is None or diagnostics:
-        return Compilation(None, None, request, tuple(diagnostics)), source
-    return compile_config(data, facts, request), source
-
-
-class Look(TypedDict):
-    """How a stream wants its text; keyword arguments of the text renderings."""
-
-    width: int
-    color: bool
-    ascii: bool
-
-
-def look(stream: TextIO | None) -> Look:
-    """Colour on a terminal that wants it, signs beyond ASCII where the encoding has them."""
-    if stream is None:
-        return Look(width=_PAGE_WIDTH, color=False, ascii=False)
-    terminal = stream.isatty()
-    return Look(
-        width=shutil.get_terminal_size((_PAGE_WIDTH, 24)).columns if terminal else _PAGE_WIDTH,
-        color=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
-        ascii=not codecs.lookup(stream.encoding or "ascii").name.startswith("utf"),
-    )
 
 
 @click.command()
@@ -185,7 +100,3 @@ def _write(document: str, stdout: TextIO | None, out: str | None) -> None:
         raise
     except OSError as error:
         raise click.ClickException(f"cannot write: {error.strerror or error}") from None
-
-
-def _error(code: str, field: str, message: str) -> Diagnostic:
-    return Diagnostic(Severity.ERROR, code, field, message)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.e2e.processes import ditplan
+from tests.e2e.processes import ENVIRONMENT, START_SECONDS, ditplan, eventually
 
 ARGUMENTS = ("--prompt", "a red circle", "--seed", "7", "--steps", "10", "--height", "32")
 
@@ -25,7 +31,7 @@ def test_a_record_is_replayed_bit_for_bit(
         *("generate", "--model", checkpoint, "--config", cache_yaml, *ARGUMENTS),
         *("--out", first, "--save-latents", latents, "--record", record),
     )
-    assert "starting the executor" in done.stderr
+    assert "starting a planner and an executor" in done.stderr
     assert "residual_diff_threshold 0.5" in done.stdout
     assert Image.open(first).size == (32, 32)
     document = json.loads(record.read_text())
@@ -93,9 +99,37 @@ def test_what_cannot_run_is_refused_before_anything_starts(
         assert "Traceback" not in done.stderr
 
 
-def test_a_corrupt_checkpoint_is_named(tmp_path: Path, checkpoint: Path) -> None:
-    import shutil
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_stays_behind(tmp_path: Path, checkpoint: Path, end: signal.Signals) -> None:
+    """Planner and executor go with the command that brought them up, however it ends."""
 
+    def left_over() -> list[bytes]:
+        lines = []
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                lines.append(process.read_bytes())
+        return [line for line in lines if bytes(tmp_path) in line and b"--listen" in line]
+
+    command = ["generate", "--model", str(checkpoint), "--prompt", "x", "--steps", "1000"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "planner", *command, "--out", str(tmp_path / "x.png")],
+            env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
+            stdout=log,
+            stderr=log,
+        )
+    # The plan is shown when the run begins.
+    eventually(lambda: b"plan id" in (tmp_path / "log").read_bytes(), START_SECONDS)
+    assert left_over()
+    process.send_signal(end)
+    assert process.wait(30) != 0
+    eventually(lambda: not left_over())
+    assert end is signal.SIGKILL or not list(tmp_path.glob("ditplan-*"))
+    assert b"Traceback" not in (tmp_path / "log").read_bytes()
+
+
+def test_a_corrupt_checkpoint_is_named(tmp_path: Path, checkpoint: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
     weights = broken / "transformer" / "diffusion_pytorch_model.safetensors"

@@ -221,7 +221,7 @@ def test_a_config_without_permission_is_a_diagnostic(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     # Root may read everything, so the refusal is played.
-    monkeypatch.setattr("planner.cli.preview.open", refuse, raising=False)
+    monkeypatch.setattr("planner.cli.inputs.open", refuse, raising=False)
     monkeypatch.setattr("os.access", lambda *arguments, **options: False)
     status, found = document(config, "--model", FLUX)
     assert (status, found["diagnostics"][0]["code"]) == (2, "unreadable-config")
@@ -282,7 +282,7 @@ def test_options_reach_the_request(config: Path, monkeypatch: pytest.MonkeyPatch
         seen.append((text, request))
         return Compilation(None, None, request, (Diagnostic(Severity.ERROR, "c", "f", "m"),))
 
-    monkeypatch.setattr("planner.cli.preview.compile_config", compile_config)
+    monkeypatch.setattr("planner.cli.inputs.compile_config", compile_config)
     options = ["--steps=9", "--gpus=2", "--height=64", "--width=32", "--guidance=4.5"]
     assert preview(config, "--model", FLUX, *options).exit_code == 2
     ((text, request),) = seen

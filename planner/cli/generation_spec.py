@@ -1,0 +1,75 @@
+"""What ``ditplan generate`` asks a planner for, from options or from an earlier run's record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from ditplan.v1 import generation_pb2
+
+from planner.cli.inputs import InputError, read_config
+from planner.render.record import replay_program
+
+MAX_RECORD_BYTES = 64 << 20
+
+
+def generation_spec(
+    *, config: str | None, replay: Path | None, **given: Any
+) -> generation_pb2.GenerationSpec:
+    """The spec that the options make. Those given win over what a replayed record says.
+
+    Args:
+        config: path of the acceleration config, or ``-``.
+        replay: path of a record.
+        given: fields of the spec; None where an option was left out.
+
+    Raises:
+        click.UsageError: an option cannot be used, or a required one is missing.
+    """
+    if config is not None and replay is not None:
+        raise click.UsageError("--config and --replay exclude each other")
+    spec = _recorded(replay) if replay is not None else generation_pb2.GenerationSpec()
+    if config is not None:
+        spec.config = _text(config)
+    given["model"] = _absolute(given["model"])
+    for name, value in given.items():
+        if value is None:
+            continue
+        try:
+            setattr(spec, name, value)
+        except (ValueError, TypeError) as error:
+            raise click.UsageError(f"{name}: {error}") from None
+    for name in ("model", "prompt"):
+        if not getattr(spec, name):
+            raise click.UsageError(f"Missing option '--{name}'.")
+    return spec
+
+
+def _absolute(model: str | None) -> str | None:
+    """A directory by its absolute path, which is how executors serve it; a name as it is."""
+    return str(Path(model).resolve()) if model and Path(model).is_dir() else model
+
+
+def _text(config: str) -> str:
+    try:
+        return read_config(config).decode("utf-8-sig")
+    except InputError as error:
+        raise click.UsageError(error.diagnostic.message) from None
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{config}: is not UTF-8 text") from None
+
+
+def _recorded(path: Path) -> generation_pb2.GenerationSpec:
+    """What a record says was asked for, with the program that was executed."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_RECORD_BYTES + 1)
+        if len(data) > MAX_RECORD_BYTES:
+            raise ValueError(f"has more than {MAX_RECORD_BYTES} bytes")
+        document: Any = json.loads(data)
+        program = replay_program(document)
+        return generation_pb2.GenerationSpec(program=program, **document.get("spec", {}))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise click.UsageError(f"{path}: {error}") from None

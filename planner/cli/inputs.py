@@ -1,0 +1,79 @@
+"""What the arguments of a command stand for: a config's text, a model's facts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from planner.compile.compiler import Compilation, compile_config
+from planner.compile.request import Request
+from planner.config.document import MAX_CONFIG_BYTES
+from planner.diagnostics import Diagnostic, Severity
+from planner.models.facts import ModelFacts
+from planner.models.resolve import UnknownModelError, from_directory, from_name
+
+STDIN = "-"
+
+
+class InputError(Exception):
+    """An argument that cannot be used, as a diagnostic."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic = diagnostic
+
+
+def read_config(path: str) -> bytes:
+    """The config at a path, ``-`` for standard input; one byte too many of one that is too large.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        if path == STDIN:
+            if sys.stdin is None:
+                raise OSError("standard input is closed")
+            return sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1)
+        with open(path, "rb") as file:
+            return file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        message = f"{path}: {error.strerror or error}"
+        raise InputError(_error("unreadable-config", "config", message)) from None
+
+
+def find_model(model: str) -> ModelFacts:
+    """The facts of a checkpoint directory, or else of a published name.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        return from_directory(Path(model)) if os.path.isdir(model) else from_name(model)
+    except (UnknownModelError, OSError) as error:
+        raise InputError(_error("unknown-model", "model", str(error))) from None
+
+
+def compile_inputs(config: str, model: str, request: Request) -> tuple[Compilation, str]:
+    """Compiles a config argument for a model argument; the text that was read comes with it.
+
+    What cannot be read or found is a diagnostic of the compilation.
+    """
+    diagnostics: list[Diagnostic] = []
+    data, facts = b"", None
+    try:
+        data = read_config(config)
+    except InputError as error:
+        diagnostics.append(error.diagnostic)
+    try:
+        facts = find_model(model)
+    except InputError as error:
+        diagnostics.append(error.diagnostic)
+    source = data.decode("utf-8", "replace")
+    if facts is None or diagnostics:
+        return Compilation(None, None, request, tuple(diagnostics)), source
+    return compile_config(data, facts, request), source
+
+
+def _error(code: str, field: str, message: str) -> Diagnostic:
+    return Diagnostic(Severity.ERROR, code, field, message)
