@@ -79,14 +79,14 @@ def load(
 
 
 def resolve(model: str) -> Path:
-    """The absolute directory of a model: itself, or where the hub's cache keeps it.
+    """The real directory of a model: itself, or where the hub's cache keeps it.
 
     Raises:
         PlacementError: neither a directory nor a hub name that can be had.
     """
     path = Path(model)
     if path.is_dir():
-        return path.absolute()
+        return path.resolve()
     if path.is_absolute() or model.startswith(".") or model.count("/") != 1:
         raise PlacementError(f"{model}: no such directory")
     from diffusers import DiffusionPipeline

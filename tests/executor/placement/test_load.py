@@ -32,9 +32,11 @@ def _picture(pipeline: Any) -> torch.Tensor:
     return engine.run(pipeline, program, engine.RunSpec("a red cat", 32, 32, 7, 3.5)).latents
 
 
-def test_a_directory_is_served_by_its_absolute_path(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_directory_is_served_by_its_real_path(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "link").symlink_to(checkpoint)
+    assert load(str(tmp_path / "link")).served_name == str(checkpoint)
     monkeypatch.chdir(checkpoint.parent)
     assert load(checkpoint.name).served_name == str(checkpoint)
     assert load(checkpoint.name, served_name="tiny").served_name == "tiny"
