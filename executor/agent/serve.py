@@ -55,7 +55,7 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
         on_answer=server.ready,
     )
     server.describe(announcement)
-    shutdown.serving()
+    shutdown.serving(on_drain=server.draining)
     try:
         while (lease := dialer.acquire()) is not None:
             runner.run(dialer.stub, lease)

@@ -64,8 +64,8 @@ class ExecutorServer:
         self._call(self._health.set(READINESS, SERVING))
 
     def draining(self) -> None:
-        """No work is taken any more."""
-        self._call(self._health.set(READINESS, NOT_SERVING))
+        """No work is taken any more. Does not wait."""
+        asyncio.run_coroutine_threadsafe(self._health.set(READINESS, NOT_SERVING), self._loop)
 
     def begin(self, generation: str, plan_id: str) -> None:
         """A run is executed from now on."""

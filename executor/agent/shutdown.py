@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -26,7 +27,7 @@ class Shutdown:
         self.requested = threading.Event()
         self._drain_seconds = drain_seconds
         self._expires_at = float("inf")
-        self._serving = False
+        self._on_drain: Callable[[], None] | None = None
         self._receiver, self._sender = socket.socketpair()
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
 
@@ -50,9 +51,9 @@ class Shutdown:
         self._thread.join(JOIN_SECONDS)
         self._receiver.close()
 
-    def serving(self) -> None:
-        """From here on the first signal drains."""
-        self._serving = True
+    def serving(self, on_drain: Callable[[], None]) -> None:
+        """From here on the first signal drains; ``on_drain`` is called then and must not wait."""
+        self._on_drain = on_drain
 
     @property
     def expired(self) -> bool:
@@ -72,10 +73,11 @@ class Shutdown:
     def _receive(self, number: int) -> None:
         if self.requested.is_set():
             os._exit(128 + number)
-        if not self._serving:
+        if self._on_drain is None:
             os._exit(0)
         self._expires_at = time.monotonic() + self._drain_seconds
         self.requested.set()
+        self._on_drain()
 
 
 def _leave_to_thread(number: int, frame: FrameType | None) -> None:

@@ -19,6 +19,7 @@ import grpc
 import pytest
 from ditplan.v1.executor_pb2 import GetExecutorRequest
 from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
@@ -55,7 +56,7 @@ class Process:
         until = time.monotonic() + WAIT
         while time.monotonic() < until:
             try:
-                entry = json.loads(self._lines.get(timeout=0.1))
+                entry: dict[str, Any] = json.loads(self._lines.get(timeout=0.1))
             except queue.Empty:
                 continue
             self.log.append(entry)
@@ -105,7 +106,16 @@ def test_a_drain_finishes_the_run_and_takes_no_other(
     waiting = planner.offer(Job(program("FC"), name="generations/2"))
     with grpc.insecure_channel(address) as channel:
         current = ExecutorServiceStub(channel).GetExecutor(GetExecutorRequest(), timeout=5)
-    process.signal(signal.SIGTERM)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        before = next(watch).status
+        process.signal(signal.SIGTERM)
+        after = next(watch).status
+        was_over = job.over.is_set()
+    serving, not_serving = (
+        health_pb2.HealthCheckResponse.SERVING,
+        health_pb2.HealthCheckResponse.NOT_SERVING,
+    )
+    assert (before, after, was_over) == (serving, not_serving, False)
     assert job.over.wait(WAIT)
     assert process.exit_status() == 0
     assert (current.executor.name, current.generation) == ("there", job.name)

@@ -64,7 +64,7 @@ def test_it_says_what_it_is_and_what_it_runs(server: ExecutorServer, channel: gr
     stub = ExecutorServiceStub(channel)
     with pytest.raises(grpc.RpcError) as caught:
         stub.GetExecutor(GetExecutorRequest(), timeout=5)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     server.describe(Executor(name="here"))
     server.begin("generations/1", "abc")
     response = stub.GetExecutor(GetExecutorRequest(), timeout=5)
