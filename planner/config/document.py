@@ -7,6 +7,7 @@ that aliases expand to and the length of keys and numbers. Only the tags of plai
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value")}
 _NUMBERS = (_TAG + "int", _TAG + "float")
+# YAML 1.1 takes it for a text unless it has both a dot and a sign in the exponent.
+_JSON_FLOAT = re.compile(r"-?\d+(\.\d+)?[eE][+-]?\d+")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 
@@ -74,11 +77,12 @@ def parse(text: str | bytes) -> Document:
         raise DocumentError(
             "yaml-syntax",
             "; ".join(part for part in (error.context, error.problem) if part) or "not YAML",
-            at=_at(mark) if mark else (1, 1),
+            # The end of a text without a last line break is reported as a line of its own.
+            at=min(_at(mark), _end_of(source)) if mark else (1, 1),
         ) from None
     if root is None:
         return Document(None)
-    builder = _Builder()
+    builder = _Builder(json_numbers=_is_json(source))
     value = builder.build(root, ())
     return Document(value, builder.places)
 
@@ -131,12 +135,23 @@ def _check_shape(source: str) -> None:
             depth -= 1
 
 
+def _is_json(source: str) -> bool:
+    if not source.lstrip().startswith("{"):
+        return False
+    try:
+        json.loads(source)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _at(mark: Any) -> tuple[int, int]:
     return mark.line + 1, mark.column + 1
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, *, json_numbers: bool) -> None:
+        self._json_numbers = json_numbers
         self.places: dict[Path, Place] = {}
         self._values = 0
         self._open: set[int] = set()
@@ -167,6 +182,8 @@ class _Builder:
         raise DocumentError("yaml-tag", f"the tag {node.tag} is not plain data", at=at)
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
+        if self._json_numbers and not node.style and _JSON_FLOAT.fullmatch(node.value):
+            return float(node.value)
         # No key takes a date, so the text itself says more in a diagnostic.
         if node.tag in (_TAG + "timestamp", _TAG + "value"):
             return node.value
