@@ -141,16 +141,21 @@ async def test_lost_work_that_no_one_else_can_take_fails_with_its_step(settings:
 
 
 async def test_work_is_not_leased_without_end(settings: Settings) -> None:
-    settings = replace(settings, limits=replace(settings.limits, attempts=2))
-    async with Planner(settings) as planner, Client(planner.address) as client:
+    settings = replace(
+        settings,
+        limits=replace(settings.limits, attempts=2),
+        timing=replace(settings.timing, connected_grace=20.0),
+    )
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address, "spare") as spare,
+    ):
         created = await client.create(queue=True)
         for name in ("one", "two"):
-            async with Executor(planner.address, f"spare-{name}") as spare:
-                async with Executor(planner.address, name) as executor:
-                    await executor.start()
-                    waiting = asyncio.create_task(spare.acquire(wait=0.4))
-                    await asyncio.sleep(0.1)
-                await asyncio.wait([waiting])
+            async with Executor(planner.address, name) as executor:
+                await executor.start()
+                assert await spare.acquire(wait=0) is None
         ended = await client.ended(created.name)
     assert ended.failure.code == "UNAVAILABLE"
     assert "attempt 2 of at most 2" in ended.failure.message
@@ -186,7 +191,7 @@ async def test_a_lease_that_no_one_attaches_to_is_not_kept(settings: Settings) -
     ):
         created = await client.create()
         assert await acquiring is not None
-        again = await executor.acquire(wait=1)
+        again = await executor.acquire(wait=0.3)
         assert again is not None
         assert (again.generation, again.epoch) == (created.name, 2), "it was started again"
 
@@ -211,12 +216,16 @@ async def test_stale_holders_are_refused_everywhere(settings: Settings) -> None:
                 dispatch_pb2.Lease(generation="generations/0123456789abcdef", epoch=1),
             ):
                 run = await first.attach(lease)
-                assert (await run.refusal()).code == grpc.StatusCode.ABORTED
+                with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                    await run.receive()
+                assert refusal.value.code() == grpc.StatusCode.ABORTED
                 with pytest.raises(grpc.aio.AioRpcError) as refusal:
                     await first.upload(lease, "image.png", b"late")
                 assert refusal.value.code() == grpc.StatusCode.ABORTED
             stranger = await first.attach(fresh)
-            assert (await stranger.refusal()).code == grpc.StatusCode.ABORTED
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await stranger.receive()
+            assert refusal.value.code() == grpc.StatusCode.ABORTED
 
 
 async def test_a_name_in_use_is_refused(settings: Settings) -> None:
