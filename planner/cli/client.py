@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from ditplan.v1 import generation_pb2, generation_pb2_grpc
@@ -15,6 +18,10 @@ from grpc_status import rpc_status
 # Longer than any run takes; a wait must end.
 RUN_SECONDS = 24 * 3600.0
 CALL_SECONDS = 60.0
+CANCEL_SECONDS = 5.0
+# How long a planner may be away in the middle of a run.
+RECONNECT_SECONDS = 30.0
+RETRY_SECONDS = 0.2
 
 
 @dataclass(eq=False)
@@ -37,22 +44,48 @@ class Client:
         self._stub = generation_pb2_grpc.GenerationServiceStub(channel)
 
     def generate(
-        self, spec: generation_pb2.GenerationSpec, request_id: str = ""
+        self, spec: generation_pb2.GenerationSpec
     ) -> Iterator[generation_pb2.GenerationEvent]:
-        """The events of a new generation. Leaving the iteration cancels the work.
+        """The events of a new generation, also across a restart of the planner.
+
+        Leaving the iteration early cancels the work.
 
         Raises:
             Refusal: the planner refused the call, or cannot be reached.
         """
-        request = generation_pb2.GenerateRequest(spec=spec, request_id=request_id)
-        call = self._stub.Generate(request, timeout=RUN_SECONDS)
+        request = generation_pb2.GenerateRequest(spec=spec)
+        call: Any = self._stub.Generate(request, timeout=RUN_SECONDS)
+        last = generation_pb2.GenerationEvent()
+        give_up_at = float("inf")
         try:
-            for response in call:
-                yield response.event
-        except grpc.RpcError as error:
-            raise _refusal(error) from None
+            while True:
+                try:
+                    for response in call:
+                        last = response.event
+                        give_up_at = float("inf")
+                        yield last
+                    return
+                except grpc.RpcError as error:
+                    now = time.monotonic()
+                    give_up_at = min(give_up_at, now + RECONNECT_SECONDS)
+                    lost = error.code() is grpc.StatusCode.UNAVAILABLE and last.generation
+                    if not lost or now > give_up_at:
+                        raise _refusal(error) from None
+                time.sleep(RETRY_SECONDS)
+                watch = generation_pb2.WatchGenerationRequest(
+                    name=last.generation, after_sequence=last.sequence
+                )
+                call = self._stub.WatchGeneration(watch, timeout=RUN_SECONDS)
         finally:
             call.cancel()
+            if last.generation and not last.HasField("finished"):
+                self._cancel(last.generation)
+
+    def _cancel(self, generation: str) -> None:
+        """For a call that only watches; the end of the one that created the work cancels it."""
+        request = generation_pb2.CancelGenerationRequest(name=generation)
+        with contextlib.suppress(grpc.RpcError):
+            self._stub.CancelGeneration(request, timeout=CANCEL_SECONDS)
 
     def read(self, generation: str, artifact: generation_pb2.Artifact) -> bytes:
         """An artifact of a finished generation, its checksum verified.

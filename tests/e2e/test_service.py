@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.e2e.conftest import CACHE_YAML
-from tests.e2e.processes import Service, ditplan, eventually
+from tests.e2e.processes import ENVIRONMENT, Service, ditplan, eventually
 
 Start = Callable[..., Service]
 # Several seconds of work, so that something can happen in the middle.
@@ -268,6 +270,35 @@ def test_a_killed_planner_finds_its_runs_again(
         assert finished.attempt == 1, "the executor's work was not taken up again"
         assert [e.step.step for e in events if e.HasField("step")] == list(range(LONG))
         assert _read(stub, finished) == picture
+
+
+def test_the_command_line_sits_through_a_restart_of_the_planner(
+    start_planner: Start, start_executor: Start, checkpoint: Path, tmp_path: Path
+) -> None:
+    first = start_planner()
+    start_executor(first)
+    command = ["generate", "--planner", first.address, "--model", str(checkpoint), "--prompt", "x"]
+    command += ["--steps", str(LONG), "--out", str(tmp_path / "x.png")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "planner", *command],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with grpc.insecure_channel(first.address) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        listing = generation_pb2.ListGenerationsRequest()
+        eventually(
+            lambda: any(
+                g.steps_done > 5 for g in stub.ListGenerations(listing, timeout=5).generations
+            )
+        )
+    first.kill()
+    start_planner(address=first.address)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert (tmp_path / "x.png").is_file()
 
 
 def test_sigterm_drains(
