@@ -119,7 +119,7 @@ def program_from_proto(message: plan_pb2.Program, architecture: Architecture) ->
             )
         steps.append(tuple(ops[number - 1] if number else None for number in step.ops))
     topology = message.topology
-    return Program(
+    program = Program(
         model=architecture,
         columns=columns,
         steps=tuple(steps),
@@ -141,6 +141,23 @@ def program_from_proto(message: plan_pb2.Program, architecture: Architecture) ->
         ),
         attention_backend=message.attention_backend,
     )
+    _refuse_other_forms(message, program)
+    return program
+
+
+def _refuse_other_forms(message: plan_pb2.Program, program: Program) -> None:
+    """A program has one canonical form: another one would run as it, but under another id."""
+    canonical = program_to_proto(program)
+    if canonical.SerializeToString(deterministic=True) == message.SerializeToString(
+        deterministic=True
+    ):
+        return
+    given = {field.name: value for field, value in message.ListFields()}
+    meant = {field.name: value for field, value in canonical.ListFields()}
+    for name in given | meant:
+        if given.get(name) != meant.get(name):
+            raise MalformedProgramError(f"{name}: not in the form that a compiler writes")
+    raise MalformedProgramError("program: holds fields that are not known here")
 
 
 def received_program(message: plan_pb2.Program) -> Program:

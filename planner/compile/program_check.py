@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
-from planner.compile.plan import Column, OpKind, Program
-from planner.config.document import Path
+from pydantic import ValidationError
+
+from planner.compile.plan import Column, OpKind, Placement, Program, Topology
+from planner.compile.topology import resolve_topology
+from planner.config.acceleration import AccelerationConfig
+from planner.config.document import Document, Path
+from planner.config.schema import CacheConfig, ParallelismConfig, QuantizeConfig, Section
 from planner.models.facts import ModelFacts
 
 
@@ -17,15 +24,8 @@ def program_faults(
     if program.model != model.architecture:
         yield ("model",), "the program is for another model architecture"
         return
-    topology = program.topology
-    sizes = (topology.ring_size, topology.ulysses_size, topology.tp_size)
-    if min(sizes) < 1 or math.prod(sizes) != topology.world_size:
-        yield ("topology",), f"sizes {sizes} do not multiply to {topology.world_size} ranks"
-    elif topology.world_size != world_size:
-        yield (
-            ("topology", "world_size"),
-            f"the program is for {topology.world_size} ranks, not {world_size}",
-        )
+    yield from _topology_faults(program.topology, model, world_size)
+    yield from _placement_faults(program.placement)
     expected = [(group.target, group.block_lists) for group in model.groups]
     columns = [(column.target, column.block_lists) for column in program.columns]
     if sorted(columns) != sorted(expected):
@@ -35,11 +35,46 @@ def program_faults(
         yield from _column_faults(program, c, column)
 
 
+def _topology_faults(
+    topology: Topology, model: ModelFacts, world_size: int
+) -> Iterator[tuple[Path, str]]:
+    """A mesh that runs is one that a config with its sizes and flags compiles to."""
+    if topology.world_size != world_size:
+        yield (
+            ("topology", "world_size"),
+            f"the program is for {topology.world_size} ranks, not {world_size}",
+        )
+    if topology == Topology():
+        return
+    values = asdict(topology)
+    del values["world_size"]
+    values["extra_parallel_modules"] = list(topology.extra_parallel_modules)
+    faults = list(_range_faults(ParallelismConfig, values))
+    if not faults:
+        config = AccelerationConfig(Document(None), parallelism=ParallelismConfig(**values))
+        resolve_topology(config, model, topology.world_size)
+        faults = [((), found.message) for found in config.diagnostics]
+    for path, message in faults:
+        yield ("topology", *path), message
+
+
+def _placement_faults(placement: Placement) -> Iterator[tuple[Path, str]]:
+    if placement.quant_type:
+        for path, message in _range_faults(QuantizeConfig, {"quant_type": placement.quant_type}):
+            yield ("placement", *path), message
+    elif placement.exclude_layers:
+        yield ("placement", "exclude_layers"), "layers are excluded from no quantization"
+
+
 def _column_faults(program: Program, c: int, column: Column) -> Iterator[tuple[Path, str]]:
     blocks = program.model.target(column.target).num_blocks(column.block_lists)
     fn, bn = column.fn_compute_blocks, column.bn_compute_blocks
     if fn + bn > blocks:
         yield ("columns", c), f"Fn {fn} + Bn {bn} exceed the {blocks} blocks of {column.group}"
+    order = column.calibrator.taylorseer_order if column.calibrator else None
+    if order is not None:
+        for _, message in _range_faults(CacheConfig, {"taylorseer_order": order}):
+            yield ("columns", c, "calibrator", "taylorseer_order"), message
     computed = False
     for i, step in enumerate(program.steps):
         op, path = step[c], ("steps", i, "ops", c)
@@ -54,3 +89,19 @@ def _column_faults(program: Program, c: int, column: Column) -> Iterator[tuple[P
         elif column.calibrator is None or fn < 1:
             yield path, f"{op.kind.value} in a column without a cache"
             return
+        if op.adaptive is not None:
+            limit = op.adaptive.max_accumulated_residual_diff_threshold
+            if not math.isfinite(op.adaptive.residual_diff_threshold):
+                yield path, "the threshold is no number"
+                return
+            if limit is not None and not 0 < limit < math.inf:
+                yield path, "the limit of the accumulated residual diff is not above 0"
+                return
+
+
+def _range_faults(section: type[Section], values: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    try:
+        section.model_validate(values)
+    except ValidationError as error:
+        for key in dict.fromkeys(str(fault["loc"][0]) for fault in error.errors()):
+            yield (key,), f"{values[key]!r} is not allowed"
