@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,24 +20,6 @@ from tests.planner.service.peers import (
     refused,
     spec,
 )
-
-SERVE = """
-import asyncio, pathlib, sys
-from planner.service.server import Settings, serve
-asyncio.run(serve(Settings(data=pathlib.Path(sys.argv[1]), listen="127.0.0.1:0"),
-                  lambda address: print(address, flush=True)))
-"""
-
-
-def serve(data: Path) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(data)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    return process, process.stdout.readline().strip()
 
 
 async def test_a_leased_run_is_finished_through_the_next_planner(settings: Settings) -> None:
@@ -77,39 +56,6 @@ async def test_a_leased_run_is_finished_through_the_next_planner(settings: Setti
     assert [artifact.name for artifact in finished.artifacts] == ["image.png"]
 
 
-async def test_work_survives_the_planner_being_killed(tmp_path: Path) -> None:
-    process, address = serve(tmp_path)
-    async with (
-        Client(address) as client,
-        Executor(address) as executor,
-        asking(executor) as [acquiring],
-    ):
-        queued = await client.create(queue=True, model="black-forest-labs/FLUX.1-schnell")
-        running = await client.create(config=ADAPTIVE_CONFIG)
-        run = await executor.attach(await acquiring)
-        await run.attached()
-        await run.report(0, 3)
-        await client.get(running.name)
-        process.kill()
-        process.communicate()
-
-    process, address = serve(tmp_path)
-    async with Client(address) as client, Executor(address) as executor:
-        again = await executor.attach(run.lease, resume=True)
-        await again.attached()
-        again.header, again.steps = run.header, run.steps
-        await again.report(again.next_step, 6)
-        await again.complete()
-        ended = await client.ended(running.name)
-        assert ended.state == generation_pb2.GENERATION_STATE_SUCCEEDED
-        assert (await client.get(queued.name)).state == generation_pb2.GENERATION_STATE_QUEUED
-    process.terminate()
-    _, errors = process.communicate(timeout=10)
-    assert process.returncode == 0
-    assert "red circle" not in errors, "prompts are not logged"
-    assert '"event": "generation_succeeded"' in errors
-
-
 async def test_an_executor_that_does_not_come_back_is_lost(settings: Settings) -> None:
     async with (
         Planner(settings) as planner,
@@ -144,21 +90,6 @@ async def test_a_planner_that_stops_ends_calls_and_keeps_work(settings: Settings
             assert (await refused(call)).code == grpc.StatusCode.UNAVAILABLE
     async with Planner(settings) as planner, Client(planner.address) as client:
         assert (await client.get(name)).state == generation_pb2.GENERATION_STATE_QUEUED
-
-
-def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
-    process, address = serve(tmp_path)
-    with grpc.insecure_channel(address) as channel:
-        grpc.channel_ready_future(channel).result(timeout=5)
-        # An idle health watch keeps the first signal's grace open.
-        stub = health_pb2_grpc.HealthStub(channel)
-        watch = stub.Watch(health_pb2.HealthCheckRequest())
-        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-        process.send_signal(signal.SIGTERM)
-        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=2)
-    assert process.returncode == -signal.SIGTERM
 
 
 async def test_a_taken_port_is_an_error_with_words(settings: Settings, tmp_path: Path) -> None:
