@@ -56,6 +56,10 @@ def main(
     _require_address("--listen", listen)
     _require_one_rank()
 
+    # Read once, when torch is loaded. Threads that spin while they wait make a step many times
+    # slower as soon as another process wants their cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
     # Only now, so that --help and misuse answer at once.
     import structlog
 

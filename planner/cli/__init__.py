@@ -9,6 +9,7 @@ import click
 # Command -> its module's attribute and the line that `ditplan --help` shows.
 _COMMANDS = {
     "preview": ("planner.cli.preview:preview", "Show the plan of a config, without a GPU."),
+    "compile": ("planner.cli.compile:compile_plan", "Write the plan of a config to a file."),
     "generate": ("planner.cli.generate:generate", "Generate a picture from a prompt."),
     "serve": ("planner.cli.serve:serve", "Run a planner or an executor as a service."),
 }

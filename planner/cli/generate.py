@@ -35,6 +35,7 @@ _DIAL_SECONDS = 15.0
 @click.command()
 @click.option("--model", metavar="NAME_OR_DIR", help="Checkpoint directory or served name.")
 @click.option("--config", type=click.Path(), help="Acceleration YAML, or - for standard input.")
+@click.option("--plan", metavar="FILE", help="A plan that `ditplan compile` wrote.")
 @click.option("--replay", type=_FILE, help="Do again what this record says was done.")
 @click.option("--prompt", help="What to draw.")
 @click.option("--steps", type=int, help="Denoising steps.  [default: the config's or model's]")
@@ -50,6 +51,7 @@ _DIAL_SECONDS = 15.0
 def generate(
     model: str | None,
     config: str | None,
+    plan: str | None,
     replay: Path | None,
     prompt: str | None,
     steps: int | None,
@@ -78,6 +80,7 @@ def generate(
             raise click.UsageError(f"{file}: its directory does not exist")
     spec = generation_spec(
         config=config,
+        plan=plan,
         replay=replay,
         model=model,
         prompt=prompt,

@@ -10,29 +10,33 @@ import click
 from ditplan.v1 import generation_pb2
 
 from planner.cli.inputs import InputError, read_config
+from planner.cli.plan_file import read_plan
 from planner.render.record import replay_program
 
 MAX_RECORD_BYTES = 64 << 20
 
 
 def generation_spec(
-    *, config: str | None, replay: Path | None, **given: Any
+    *, config: str | None, plan: str | None, replay: Path | None, **given: Any
 ) -> generation_pb2.GenerationSpec:
     """The spec that the options make. Those given win over what a replayed record says.
 
     Args:
         config: path of the acceleration config, or ``-``.
+        plan: path of a plan file.
         replay: path of a record.
         given: fields of the spec; None where an option was left out.
 
     Raises:
         click.UsageError: an option cannot be used, or a required one is missing.
     """
-    if config is not None and replay is not None:
-        raise click.UsageError("--config and --replay exclude each other")
+    if sum(source is not None for source in (config, plan, replay)) > 1:
+        raise click.UsageError("--config, --plan and --replay exclude each other")
     spec = _recorded(replay) if replay is not None else generation_pb2.GenerationSpec()
     if config is not None:
         spec.config = _text(config)
+    if plan is not None:
+        spec.program.CopyFrom(read_plan(plan).program)
     given["model"] = _absolute(given["model"])
     for name, value in given.items():
         if value is None:

@@ -9,6 +9,7 @@ from typing import TextIO
 import click
 
 from planner.cli.inputs import STDIN, compile_inputs
+from planner.cli.options import model_option, request_options
 from planner.cli.terminal import Look, look
 from planner.compile.compiler import Compilation
 from planner.compile.request import Request
@@ -20,31 +21,16 @@ _FORMATS = click.Choice(["text", "json", "svg"])
 
 @click.command()
 @click.argument("config")
-@click.option("--model", required=True, metavar="NAME_OR_DIR", help="Published name or checkpoint.")
-@click.option("--steps", type=int, help="Denoising steps.  [default: the model's]")
-@click.option("--gpus", type=int, help="GPUs that share the run.  [default: 1]")
-@click.option("--height", type=int, help="Pixels.  [default: the model's]")
-@click.option("--width", type=int, help="Pixels.  [default: the model's]")
-@click.option("--guidance", type=float, help="Guidance scale.  [default: the model's]")
+@model_option
+@request_options
 @click.option("--format", "form", type=_FORMATS, default="text", show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, readable=False), help="Write to this file.")
-def preview(
-    config: str,
-    model: str,
-    steps: int | None,
-    gpus: int | None,
-    height: int | None,
-    width: int | None,
-    guidance: float | None,
-    form: str,
-    out: str | None,
-) -> None:
+def preview(config: str, model: str, request: Request, form: str, out: str | None) -> None:
     """Show what CONFIG computes at every step of a run, without a GPU.
 
     CONFIG is a YAML or JSON file, or - for standard input. The exit status is 2 when CONFIG has an
     error; its picture is then not drawn.
     """
-    request = Request(steps, gpus, height, width, guidance)
     compilation, source = compile_inputs(config, model, request)
     name = "<stdin>" if config == STDIN else click.format_filename(config)
     stdout = sys.stdout if out in (None, STDIN) else None

@@ -1,0 +1,46 @@
+"""``ditplan compile``: a plan as a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from planner.cli.inputs import STDIN, compile_inputs
+from planner.cli.options import model_option, request_options
+from planner.cli.plan_file import write_plan
+from planner.cli.terminal import look
+from planner.compile.request import Request
+from planner.render.diagnostics import render_diagnostics
+
+
+@click.command("compile")
+@click.argument("config")
+@model_option
+@request_options
+@click.option(
+    "--out",
+    "-o",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The plan's file, e.g. plan.binpb.",
+)
+def compile_plan(config: str, model: str, request: Request, out: Path) -> None:
+    """Compile CONFIG to a file that `ditplan generate --plan` executes.
+
+    The exit status is 2 when CONFIG has an error; nothing is then written.
+    """
+    compilation, source = compile_inputs(config, model, request)
+    name = "<stdin>" if config == STDIN else config
+    report = render_diagnostics(
+        compilation.diagnostics, source=source, source_name=name, **look(sys.stderr)
+    )
+    click.echo(report, err=True, nl=False)
+    if compilation.program is None or compilation.estimate is None:
+        sys.exit(2)
+    from planner.codec import plan_to_proto
+
+    plan = plan_to_proto(compilation.program, compilation.estimate)
+    write_plan(out, plan)
+    click.echo(f"{out}: plan {plan.plan_id}, {len(plan.program.steps)} steps")

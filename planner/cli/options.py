@@ -1,0 +1,40 @@
+"""Options that several commands share: what a config is compiled for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from planner.compile.request import Request
+
+
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --steps, --gpus, --height, --width and --guidance, passed on as one ``request``."""
+
+    @click.option("--steps", type=int, help="Denoising steps.  [default: the config's or model's]")
+    @click.option("--gpus", type=int, help="GPUs that share the run.  [default: 1]")
+    @click.option("--height", type=int, help="Pixels.  [default: the model's]")
+    @click.option("--width", type=int, help="Pixels.  [default: the model's]")
+    @click.option("--guidance", type=float, help="Guidance scale.  [default: the model's]")
+    @wraps(command)
+    def with_request(
+        *arguments: Any,
+        steps: int | None,
+        gpus: int | None,
+        height: int | None,
+        width: int | None,
+        guidance: float | None,
+        **options: Any,
+    ) -> Any:
+        request = Request(steps, gpus, height, width, guidance)
+        return command(*arguments, request=request, **options)
+
+    return with_request
+
+
+model_option = click.option(
+    "--model", required=True, metavar="NAME_OR_DIR", help="Published name or checkpoint."
+)

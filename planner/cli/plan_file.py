@@ -1,0 +1,48 @@
+"""A plan as a file: the message of the contract, to be stored, reviewed, signed, run later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from ditplan.identity import plan_id
+from ditplan.v1 import plan_pb2
+from google.protobuf.message import DecodeError
+
+SUFFIX = ".binpb"
+MAX_PLAN_BYTES = 4 << 20
+
+
+def is_plan_file(path: str) -> bool:
+    return path.endswith(SUFFIX)
+
+
+def read_plan(path: str) -> plan_pb2.Plan:
+    """The plan in a file.
+
+    Raises:
+        click.UsageError: there is none, or its id is not the one of its program.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_PLAN_BYTES + 1)
+        if len(data) > MAX_PLAN_BYTES:
+            raise click.UsageError(f"{path}: has more than {MAX_PLAN_BYTES} bytes")
+        plan = plan_pb2.Plan.FromString(data)
+    except (OSError, DecodeError) as error:
+        raise click.UsageError(f"{path}: holds no plan: {error}") from None
+    if not plan.HasField("program"):
+        raise click.UsageError(f"{path}: holds no plan")
+    if plan_id(plan.program) != plan.plan_id:
+        raise click.UsageError(
+            f"{path}: its program has the id {plan_id(plan.program)}, not {plan.plan_id}: "
+            "the file was damaged or edited"
+        )
+    return plan
+
+
+def write_plan(path: Path, plan: plan_pb2.Plan) -> None:
+    try:
+        path.write_bytes(plan.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from None
