@@ -7,8 +7,9 @@ can be in and turns a step into FULL or CACHED wherever all of them agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from planner.compile.plan import AdaptiveRule, Op, OpKind, Reason
 
@@ -37,20 +38,52 @@ class Bounds:
     max_computed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one test of the rule says about a step; without a ``kind`` it leaves it to the next.
+
+    ``key`` is the YAML key that the test is about.
+    """
+
+    key: str
+    says: Callable[[], str]
+    kind: OpKind | None = None
+    reason: Reason | None = None
+
+
 def schedule(rule: CacheRule, steps: int) -> tuple[Op, ...]:
     """One op a step, for one column."""
+    return tuple(op for op, _ in _follow(rule, steps))
+
+
+def explain(rule: CacheRule, steps: int, step: int) -> list[Verdict]:
+    """The tests that a step passes, in order; the last one decides it."""
+    return next(verdicts for i, (_, verdicts) in enumerate(_follow(rule, steps)) if i == step)
+
+
+def _follow(rule: CacheRule, steps: int) -> Iterator[tuple[Op, list[Verdict]]]:
     counters = _Counters()
-    ops = []
     start = 0
     for step in range(steps):
         refresh = step in rule.refresh_steps
         if refresh:
             start = step
             counters = _Counters()
-        op = _decide(rule, step - start, counters, refresh=refresh)
+        verdicts = []
+        for verdict in _tests(rule, step - start, counters):
+            verdicts.append(verdict)
+            if verdict.kind is not None:
+                break
+        op = _op(verdicts[-1], rule, refresh=refresh)
         counters.advance(op)
-        ops.append(op)
-    return tuple(ops)
+        yield op, verdicts
+
+
+def _op(verdict: Verdict, rule: CacheRule, *, refresh: bool) -> Op:
+    assert verdict.kind is not None
+    assert verdict.reason is not None
+    adaptive = rule.test if verdict.kind is OpKind.ADAPTIVE else None
+    return Op(verdict.kind, verdict.reason, adaptive, refresh)
 
 
 def bounds(ops: Iterable[Op]) -> Bounds:
@@ -70,38 +103,68 @@ def bounds(ops: Iterable[Op]) -> Bounds:
     )
 
 
-def _decide(rule: CacheRule, step: int, counters: _Counters, *, refresh: bool) -> Op:
-    """The first rule that applies, in the order in which Cache-DiT tests them."""
-
-    def full(reason: Reason) -> Op:
-        return Op(OpKind.FULL, reason, refresh=refresh)
-
-    def cached(reason: Reason) -> Op:
-        return Op(OpKind.CACHED, reason, refresh=refresh)
-
-    warmup = rule.max_warmup_steps
-    if rule.mask is not None:
-        warmup = min(warmup, _leading_ones(rule.mask))
-    if step < warmup and step % rule.warmup_interval == 0:
-        return full(Reason.WARMUP)
-    if rule.mask is not None:
-        if rule.mask[step] == 1:
-            return full(Reason.SCM_COMPUTE)
+def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]:
+    """The tests of Cache-DiT in its order; the first that decides ends them."""
+    mask, test = rule.mask, rule.test
+    full, cached = OpKind.FULL, OpKind.CACHED
+    warmup = rule.max_warmup_steps if mask is None else min(rule.max_warmup_steps, _ones(mask))
+    cut = " (cut to the leading ones of the mask)" if warmup < rule.max_warmup_steps else ""
+    key = "max_warmup_steps"
+    if step >= warmup:
+        yield Verdict(key, lambda: f"warm-up ends before step {max(warmup, 0)}{cut}")
+    elif step % rule.warmup_interval:
+        every = rule.warmup_interval
+        yield Verdict("warmup_interval", lambda: f"warm-up computes every {every}th step only")
+    else:
+        yield Verdict(key, lambda: f"within the {warmup} warm-up steps{cut}", full, Reason.WARMUP)
+    key = "steps_computation_mask"
+    if mask is None:
+        yield Verdict(key, lambda: "there is no mask")
+    elif mask[step] == 1:
+        yield Verdict(key, lambda: "the mask says compute", full, Reason.SCM_COMPUTE)
+    else:
+        yield Verdict(key, lambda: "the mask lets the step be cached")
+        key = "steps_computation_policy"
         if rule.static_mask:
-            return cached(Reason.SCM_CACHE)
-    exhausted = counters.exhausted(rule.test)
-    if exhausted is not None:
-        return full(exhausted)
-    if rule.test.residual_diff_threshold <= 0:
-        return full(Reason.THRESHOLD_NEVER)
+            yield Verdict(key, lambda: "static: the mask decides", cached, Reason.SCM_CACHE)
+        yield Verdict(key, lambda: "dynamic: the mask permits, the rest of the rule decides")
+    exhausted = counters.exhausted(test)
+    for key, limit, reason in (
+        ("max_cached_steps", test.max_cached_steps, Reason.CACHED_STEPS_EXHAUSTED),
+        (
+            "max_continuous_cached_steps",
+            test.max_continuous_cached_steps,
+            Reason.CONTINUOUS_CACHED_STEPS_EXHAUSTED,
+        ),
+    ):
+        if exhausted is reason:
+            said = f"{limit} steps are cached by now, whatever the diffs were"
+            yield Verdict(key, partial(str, said), full, reason)
+        elif limit is None:
+            yield Verdict(key, lambda: "no limit")
+        else:
+            yield Verdict(key, partial("not reached for sure: the limit is {}".format, limit))
+    threshold = test.residual_diff_threshold
+    key = "residual_diff_threshold"
+    if threshold <= 0:
+        said = f"{threshold:g} never caches"
+        yield Verdict(key, partial(str, said), full, Reason.THRESHOLD_NEVER)
     if step == 0:
-        return full(Reason.NO_REFERENCE)
-    if rule.test.residual_diff_threshold >= 1 and counters.may_all_cache(rule.test):
-        return cached(Reason.THRESHOLD_ALWAYS)
-    return Op(OpKind.ADAPTIVE, Reason.DBCACHE, adaptive=rule.test, refresh=refresh)
+        said = "nothing is computed yet that a diff could be taken to"
+        yield Verdict(key, partial(str, said), full, Reason.NO_REFERENCE)
+    if threshold >= 1 and counters.may_all_cache(test):
+        said = f"{threshold:g} caches whenever the limits allow"
+        yield Verdict(key, partial(str, said), cached, Reason.THRESHOLD_ALWAYS)
+    yield Verdict(
+        key,
+        lambda: f"decided at run time: cached if the residual diff is below {threshold:g}",
+        OpKind.ADAPTIVE,
+        Reason.DBCACHE,
+    )
 
 
-def _leading_ones(mask: tuple[int, ...]) -> int:
+def _ones(mask: tuple[int, ...]) -> int:
+    """Length of the run of ones that a mask begins with."""
     return mask.index(0) if 0 in mask else len(mask)
 
 
