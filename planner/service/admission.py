@@ -15,14 +15,13 @@ from planner.codec import (
 )
 from planner.compile.compiler import Compilation, compile_config, compile_program
 from planner.compile.plan import Program
-from planner.compile.request import Request
+from planner.compile.request import MAX_STEPS, Request
 from planner.models.facts import Architecture
 from planner.service.errors import ErrorReason, Violation, invalid, violations_of
 from planner.service.matching import Offer, Requirement, differences
 from planner.service.models import Model
 
 _MAX_COLUMNS = 256
-_MAX_STEPS = 1000
 # A seed that a person can still read aloud.
 _SEED_BITS = 32
 
@@ -99,8 +98,8 @@ def _request(spec: generation_pb2.GenerationSpec, world_size: int | None) -> Req
 
 def _program(message: plan_pb2.Program, architecture: Architecture) -> Program:
     try:
-        if len(message.columns) > _MAX_COLUMNS or len(message.steps) > _MAX_STEPS:
-            raise MalformedProgramError(f"more than {_MAX_COLUMNS} columns or {_MAX_STEPS} steps")
+        if len(message.columns) > _MAX_COLUMNS or len(message.steps) > MAX_STEPS:
+            raise MalformedProgramError(f"more than {_MAX_COLUMNS} columns or {MAX_STEPS} steps")
         return program_from_proto(message, architecture)
     except MalformedProgramError as malformed:
         raise invalid([Violation("spec.program", str(malformed))]) from None

@@ -136,13 +136,14 @@ async def test_without_a_matching_executor_the_refusal_says_what_differs(
         assert "float8: quantization is float8, the plan needs none" in refusal.message
 
 
-async def test_an_open_world_size_becomes_the_executors(settings: Settings) -> None:
+async def test_an_open_world_size_becomes_that_of_the_widest_executor(settings: Settings) -> None:
     config = "parallelism_config:\n  ulysses_size: auto\n"
     async with (
         Planner(settings) as planner,
         Client(planner.address) as client,
-        Executor(planner.address, world_size=4) as executor,
-        asking(executor) as [acquiring],
+        Executor(planner.address, "pair", world_size=2) as pair,
+        Executor(planner.address, "four", world_size=4) as four,
+        asking(four, pair) as [acquiring, _],
     ):
         created = await client.create(config=config)
         assert created.plan.program.topology.ulysses_size == 4

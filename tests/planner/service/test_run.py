@@ -76,8 +76,8 @@ async def test_the_record_holds_decided_ops_and_can_be_replayed(settings: Settin
 
         serving = asyncio.create_task(executor.serve_one())
         await asyncio.sleep(0.2)
-        second = await client.create(program=record.program, config=None)
-        await serving
+        second = await client.create(program=record.program)
+        rerun = await serving
         replayed = (await client.ended(second.name)).record
 
     planned = {op.kind for op in first.plan.program.ops}
@@ -88,6 +88,7 @@ async def test_the_record_holds_decided_ops_and_can_be_replayed(settings: Settin
     assert record.plan_id == first.plan.plan_id
     assert len(record.steps) == 6
     assert second.plan.plan_id == plan_id(record.program)
+    assert rerun.header.spec.WhichOneof("plan_source") is None, "the program is sent once"
     assert replayed.program == record.program
 
 

@@ -19,6 +19,13 @@ from tests.planner.store.writer import new, outcome
 
 EXECUTOR = executor_pb2.Executor(name="exec-1")
 LATER = 2e9
+# Generations of which one part of a transaction is there and another is not.
+HALF_DONE = """
+SELECT generation FROM generations g WHERE
+  (state = 2) != EXISTS (SELECT 1 FROM leases l WHERE l.generation = g.generation)
+  OR last_sequence != (SELECT count(*) FROM events e WHERE e.generation = g.generation)
+  OR steps_done != (SELECT count(step) FROM events e WHERE e.generation = g.generation)
+"""
 SUCCESS = Ending(State.SUCCEEDED, record=generation_pb2.Record())
 CANCELLED = Ending(State.CANCELLED, failure=generation_pb2.Failure(code="CANCELLED"))
 
@@ -194,6 +201,7 @@ def test_nothing_promised_is_lost_when_the_writer_is_killed(path: Path) -> None:
 
         with sqlite3.connect(path) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert db.execute(HALF_DONE).fetchall() == []
         store = SqliteStore(path)
         for what, name in promised:
             found = store.generation(name)
