@@ -42,7 +42,7 @@ def from_configs(configs: Configs, *, name: str) -> ModelFacts:
         return family(configs)
     except KeyError as missing:
         raise UnknownModelError(f"{name}: {missing.args[0]} is missing") from None
-    except (TypeError, ValueError) as wrong:
+    except ValueError as wrong:
         raise UnknownModelError(f"{name}: its configs hold an unusable value: {wrong}") from None
 
 
