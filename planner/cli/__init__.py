@@ -10,6 +10,7 @@ import click
 _COMMANDS = {
     "preview": ("planner.cli.preview:preview", "Show the plan of a config, without a GPU."),
     "compile": ("planner.cli.compile:compile_plan", "Write the plan of a config to a file."),
+    "diff": ("planner.cli.diff:diff", "Compare what two configs or plans compute."),
     "generate": ("planner.cli.generate:generate", "Generate a picture from a prompt."),
     "serve": ("planner.cli.serve:serve", "Run a planner or an executor as a service."),
 }

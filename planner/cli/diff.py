@@ -1,0 +1,98 @@
+"""``ditplan diff``: what two configs or plans compute differently."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import NoReturn
+
+import click
+
+from planner.cli.inputs import InputError, find_model, read_config
+from planner.cli.options import model_option, request_options
+from planner.cli.plan_file import is_plan_file, read_plan
+from planner.cli.terminal import look
+from planner.codec import MalformedProgramError, plan_to_proto, program_from_proto
+from planner.compile.compiler import Compilation, compile_config, compile_program
+from planner.compile.difference import key_changes, setting_changes, step_changes
+from planner.compile.plan import Program
+from planner.compile.request import Request
+from planner.diagnostics import has_errors
+from planner.models.facts import ModelFacts
+from planner.render.diagnostics import render_diagnostics
+from planner.render.difference import Difference, Side, difference_document, render_difference
+
+SAME, DIFFERENT, REFUSED = 0, 1, 2
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@model_option
+@request_options
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+def diff(a: str, b: str, model: str, request: Request, form: str) -> None:
+    """Show what A and B compute differently, step by step, and which keys cause it.
+
+    A and B are configs, or plan files (.binpb) of `ditplan compile`. The exit status is 0 when both
+    are the same plan, 1 when they differ and 2 when one of them has an error.
+    """
+    try:
+        facts = find_model(model)
+        before, after = (_side(name, facts, request) for name in (a, b))
+        texts = [b"" if is_plan_file(name) else read_config(name) for name in (a, b)]
+    except InputError as error:
+        _refuse(error.diagnostic.message)
+    programs = before.compilation.program, after.compilation.program
+    assert programs[0] is not None
+    assert programs[1] is not None
+
+    def compiled(text: str) -> Program | None:
+        return compile_config(text, facts, request).program
+
+    both_configs = not any(is_plan_file(name) for name in (a, b))
+    difference = Difference(
+        steps=step_changes(programs[0], programs[1]),
+        settings=setting_changes(programs[0], programs[1]),
+        keys=key_changes(texts[0], texts[1], compiled) if both_configs else [],
+    )
+    if form == "json":
+        click.echo(json.dumps(difference_document(before, after, difference), indent=2))
+    else:
+        click.echo(render_difference(before, after, difference, **look(sys.stdout)), nl=False)
+    sys.exit(SAME if before.plan_id == after.plan_id else DIFFERENT)
+
+
+def _side(name: str, facts: ModelFacts, request: Request) -> Side:
+    source = b"" if is_plan_file(name) else read_config(name)
+    compilation = (
+        _stored(name, facts, request)
+        if is_plan_file(name)
+        else compile_config(source, facts, request)
+    )
+    if has_errors(compilation.diagnostics):
+        text = render_diagnostics(
+            compilation.diagnostics,
+            source=source.decode(errors="replace"),
+            source_name=name,
+            **look(sys.stderr),
+        )
+        click.echo(text, err=True, nl=False)
+        sys.exit(REFUSED)
+    assert compilation.program is not None
+    assert compilation.estimate is not None
+    plan = plan_to_proto(compilation.program, compilation.estimate)
+    return Side(name, plan.plan_id, compilation)
+
+
+def _stored(name: str, facts: ModelFacts, request: Request) -> Compilation:
+    try:
+        program = program_from_proto(read_plan(name).program, facts.architecture)
+    except MalformedProgramError as error:
+        _refuse(f"{name}: {error}")
+    return compile_program(program, facts, request)
+
+
+def _refuse(message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(REFUSED)

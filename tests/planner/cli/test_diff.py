@@ -1,0 +1,127 @@
+"""``ditplan diff``, ``ditplan compile``: plans as files, and what two of them do differently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from ditplan.identity import plan_id
+from ditplan.v1 import plan_pb2
+
+from planner.cli import cli
+
+FLUX = "black-forest-labs/FLUX.1-dev"
+CACHE = """\
+cache_config:
+  max_warmup_steps: 4
+  residual_diff_threshold: 0.12
+  Fn_compute_blocks: 1
+"""
+
+
+def _run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def a(tmp_path: Path) -> Path:
+    path = tmp_path / "a.yaml"
+    path.write_text(CACHE)
+    return path
+
+
+@pytest.fixture
+def b(tmp_path: Path) -> Path:
+    path = tmp_path / "b.yaml"
+    path.write_text(
+        CACHE.replace("max_warmup_steps: 4", "max_warmup_steps: 6") + "  cfg_compute_first: false\n"
+    )
+    return path
+
+
+def test_a_difference_names_steps_and_the_keys_that_cause_it(a: Path, b: Path) -> None:
+    done = _run("diff", a, b, "--model", FLUX, "--steps", 10, "--format", "json")
+    assert done.exit_code == 1
+    document = json.loads(done.stdout)
+    (change,) = document["steps"]
+    assert change["steps"] == [4, 5]
+    assert change["before"] == {"kind": "ADAPTIVE", "reason": "DBCACHE"}
+    assert change["after"] == {"kind": "FULL", "reason": "WARMUP"}
+    assert document["settings"] == []
+    assert {key["key"]: key["changes_plan"] for key in document["keys"]} == {
+        "cache_config.max_warmup_steps": True,
+        "cache_config.cfg_compute_first": False,
+    }
+
+
+def test_text_shows_both_strips(a: Path, b: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(a.parent)
+    done = _run("diff", a.name, b.name, "--model", FLUX, "--steps", 10)
+    assert done.exit_code == 1
+    assert done.stdout.count("transformer") == 2
+    assert "4-5: adaptive (the residual diff decides at run time)" in done.stdout
+    assert "cache_config.max_warmup_steps: 4" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_equal_spellings_are_the_same_plan(a: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(
+        '{"cache_config": {"Fn_compute_blocks": 1, "Bn_compute_blocks": 0, '
+        '"residual_diff_threshold": 0.12, "max_warmup_steps": 4}}'
+    )
+    done = _run("diff", a, other, "--model", FLUX)
+    assert done.exit_code == 0
+    assert "are the same plan" in done.stdout
+
+
+def test_other_settings_are_told_apart(a: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(CACHE + "  enable_taylorseer: true\nattention_backend: flash\n")
+    done = _run("diff", a, other, "--model", FLUX, "--format", "json")
+    settings = {s["name"]: (s["before"], s["after"]) for s in json.loads(done.stdout)["settings"]}
+    assert settings == {
+        "calibrator.taylorseer_order": (None, 1),
+        "attention_backend": ("", "flash"),
+    }
+
+
+def test_a_compiled_plan_is_the_previewed_one(a: Path, b: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.binpb"
+    done = _run("compile", a, "--model", FLUX, "--steps", 12, "-o", file)
+    assert done.exit_code == 0, done.output
+    plan = plan_pb2.Plan.FromString(file.read_bytes())
+    assert plan.plan_id == plan_id(plan.program)
+    shown = json.loads(
+        _run("preview", a, "--model", FLUX, "--steps", 12, "--format", "json").stdout
+    )
+    assert plan.plan_id == shown["plan_id"]
+    assert _run("diff", a, file, "--model", FLUX, "--steps", 12).exit_code == 0
+    assert _run("diff", file, b, "--model", FLUX, "--steps", 12).exit_code == 1
+
+
+def test_errors_write_nothing(tmp_path: Path, a: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("cache_config:\n  Fn_compute_blocks: 0\n")
+    file = tmp_path / "plan.binpb"
+    done = _run("compile", wrong, "--model", FLUX, "-o", file)
+    assert done.exit_code == 2
+    assert "wrong.yaml:2:22" in done.stderr
+    assert not file.exists()
+    assert _run("diff", a, wrong, "--model", FLUX).exit_code == 2
+    assert _run("diff", a, tmp_path / "none.yaml", "--model", FLUX).exit_code == 2
+
+
+def test_a_damaged_plan_file_is_refused(a: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.binpb"
+    _run("compile", a, "--model", FLUX, "-o", file)
+    plan = plan_pb2.Plan.FromString(file.read_bytes())
+    plan.program.columns[0].fn_compute_blocks = 2
+    file.write_bytes(plan.SerializeToString())
+    done = _run("diff", a, file, "--model", FLUX)
+    assert done.exit_code == 2
+    assert "damaged or edited" in done.stderr
+    file.write_bytes(b"\xff\xff\xff")
+    assert "holds no plan" in _run("diff", a, file, "--model", FLUX).stderr
