@@ -16,9 +16,9 @@ from planner.codec import (
 from planner.compile.compiler import Compilation, compile_config, compile_program
 from planner.compile.plan import Program
 from planner.compile.request import MAX_STEPS, Request
+from planner.dispatch.matching import Offer, Requirement, differences
+from planner.errors import ErrorReason, Violation, invalid, violations_of
 from planner.models.facts import Architecture
-from planner.service.errors import ErrorReason, Violation, invalid, violations_of
-from planner.service.matching import Offer, Requirement, differences
 from planner.service.models import Model
 
 _MAX_COLUMNS = 256

@@ -11,7 +11,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from planner.service.errors import (
+from planner.errors import (
     DETAILS_KEY,
     CallRefused,
     ErrorReason,

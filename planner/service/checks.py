@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2
 
-from planner.service.errors import Violation, invalid
-from planner.service.settings import Limits
+from planner.errors import Violation, invalid
+from planner.settings import Limits
 
 _MAX_WORLD_SIZE = 4096
 _MAX_CONFIGS = 16

@@ -10,16 +10,16 @@ import grpc
 import structlog
 from ditplan.v1 import generation_pb2, planner_pb2
 
+from planner.dispatch.matching import why_none_matches
+from planner.dispatch.roster import Roster
+from planner.dispatch.settlement import Settlement
+from planner.dispatch.shutdown import Shutdown
+from planner.errors import CallRefused, ErrorReason
 from planner.service.admission import Admitted, admit
 from planner.service.checks import check_generation
-from planner.service.errors import CallRefused, ErrorReason
-from planner.service.matching import why_none_matches
 from planner.service.models import ModelLookup
 from planner.service.names import new_id
-from planner.service.roster import Roster
-from planner.service.settings import Settings
-from planner.service.settlement import Settlement
-from planner.service.shutdown import Shutdown
+from planner.settings import Settings
 from planner.store.interface import Store
 from planner.store.values import NewGeneration
 

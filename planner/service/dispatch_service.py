@@ -9,15 +9,15 @@ from typing import Any
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceServicer
 
+from planner.dispatch.dispatcher import Dispatcher, stale
+from planner.dispatch.roster import Roster
+from planner.dispatch.shutdown import Shutdown
 from planner.service.checks import check_acquire
-from planner.service.dispatcher import Dispatcher, stale
 from planner.service.models import ModelLookup
 from planner.service.names import generation_id, unknown_generation
-from planner.service.roster import Roster
 from planner.service.run_stream import first_attach, follow, plan_messages
-from planner.service.settings import Settings
-from planner.service.shutdown import Shutdown
 from planner.service.uploads import Uploads
+from planner.settings import Settings
 from planner.store.interface import Store
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 from ditplan.v1 import generation_pb2
 
-from planner.service.errors import CallRefused, ErrorReason
+from planner.errors import CallRefused, ErrorReason
 from planner.store.values import StoredArtifact
 
 

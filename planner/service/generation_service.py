@@ -11,14 +11,14 @@ from typing import Any
 from ditplan.v1 import generation_pb2
 from ditplan.v1.generation_pb2_grpc import GenerationServiceServicer
 
+from planner.dispatch.settlement import Settlement
+from planner.dispatch.shutdown import Shutdown
+from planner.errors import Violation, invalid
 from planner.service.creation import Creation
 from planner.service.downloads import read_artifact
-from planner.service.errors import Violation, invalid
 from planner.service.names import artifact_id, generation_id, unknown_generation
-from planner.service.settings import Limits
-from planner.service.settlement import Settlement
-from planner.service.shutdown import Shutdown
 from planner.service.watch import Watch
+from planner.settings import Limits
 from planner.store.artifacts import ArtifactFiles
 from planner.store.interface import Store
 

@@ -11,12 +11,12 @@ from typing import Any
 from ditplan.v1 import executor_pb2
 
 from planner.compile.plan import Placement
+from planner.dispatch.matching import Offer, Requirement
+from planner.dispatch.roster import Roster
+from planner.errors import ErrorReason, Violation, invalid
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import UnknownModelError, from_configs, from_directory, from_name
-from planner.service.errors import ErrorReason, Violation, invalid
-from planner.service.matching import Offer, Requirement
-from planner.service.roster import Roster
 
 _MAX_BLOCKS = 4096
 _MAX_HEADS = 65536

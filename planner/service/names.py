@@ -7,7 +7,7 @@ import secrets
 
 import grpc
 
-from planner.service.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.errors import CallRefused, ErrorReason, Violation, invalid
 from planner.store.artifacts import is_artifact_name
 
 _GENERATION = re.compile(r"generations/([0-9a-f]{16})")

@@ -10,13 +10,13 @@ from ditplan.v1.planner_pb2_grpc import PlannerServiceServicer
 from planner.codec import model_to_proto
 from planner.compile.compiler import compile_config
 from planner.compile.request import Request
+from planner.errors import invalid
 from planner.models.catalog import NAMED
 from planner.models.resolve import from_name
 from planner.service.admission import compiled_plan
 from planner.service.checks import check_model_name
-from planner.service.errors import invalid
 from planner.service.models import ModelLookup
-from planner.service.settings import Limits
+from planner.settings import Limits
 
 
 class PlannerService(PlannerServiceServicer):

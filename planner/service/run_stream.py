@@ -9,10 +9,10 @@ import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2, plan_pb2
 
-from planner.service.dispatcher import Dispatcher, stale
-from planner.service.errors import CallRefused, ErrorReason, Violation, invalid
-from planner.service.sessions import Session
-from planner.service.shutdown import Shutdown
+from planner.dispatch.dispatcher import Dispatcher, stale
+from planner.dispatch.sessions import Session
+from planner.dispatch.shutdown import Shutdown
+from planner.errors import CallRefused, ErrorReason, Violation, invalid
 from planner.store.values import StaleLeaseError
 
 _STEPS_PER_BATCH = 256

@@ -16,22 +16,22 @@ from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2, planner
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from planner.dispatch.dispatcher import Dispatcher
+from planner.dispatch.notices import Notices
+from planner.dispatch.roster import Roster
+from planner.dispatch.sessions import Sessions
+from planner.dispatch.settlement import Settlement
+from planner.dispatch.shutdown import Shutdown
 from planner.service.boundary import Boundary
 from planner.service.creation import Creation
 from planner.service.dispatch_service import DispatchService
-from planner.service.dispatcher import Dispatcher
 from planner.service.generation_service import GenerationService
 from planner.service.logs import configure_logs
 from planner.service.models import ModelLookup
-from planner.service.notices import Notices
 from planner.service.planner_service import PlannerService
-from planner.service.roster import Roster
-from planner.service.sessions import Sessions
-from planner.service.settings import Limits, Settings, Timing
-from planner.service.settlement import Settlement
-from planner.service.shutdown import Shutdown
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
+from planner.settings import Limits, Settings, Timing
 from planner.store.artifacts import ArtifactFiles
 from planner.store.sqlite import SqliteStore
 

@@ -9,10 +9,10 @@ import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2
 
-from planner.service.dispatcher import Dispatcher, stale
-from planner.service.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.dispatch.dispatcher import Dispatcher, stale
+from planner.errors import CallRefused, ErrorReason, Violation, invalid
 from planner.service.names import generation_id
-from planner.service.settings import Limits
+from planner.settings import Limits
 from planner.store.artifacts import ArtifactFiles, is_artifact_name
 from planner.store.interface import Store
 from planner.store.values import Lease, StaleLeaseError

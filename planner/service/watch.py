@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 
 from ditplan.v1 import generation_pb2
 
-from planner.service.notices import Notices, wait
-from planner.service.shutdown import Shutdown
+from planner.dispatch.notices import Notices, wait
+from planner.dispatch.shutdown import Shutdown
 from planner.store.interface import Store
 
 # Read from the store in pieces, so that a slow watcher holds no more than this.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.service.settings import Settings, Timing
+from planner.settings import Settings, Timing
 
 SECONDS_PER_TEST = 30.0
 

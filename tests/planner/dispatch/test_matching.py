@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from planner.compile.plan import Placement
+from planner.dispatch.matching import Offer, Requirement, differences, why_none_matches
 from planner.models.facts import BlockList
 from planner.models.resolve import from_name
-from planner.service.matching import Offer, Requirement, differences, why_none_matches
 
 FACTS = from_name("black-forest-labs/FLUX.1-dev")
 NEED = Requirement("flux", FACTS.architecture, 1, Placement("float8", ("proj_out", "norm_out")))

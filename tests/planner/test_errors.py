@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from planner.diagnostics import Diagnostic, Severity
-from planner.service.errors import (
+from planner.errors import (
     CallRefused,
     ErrorReason,
     Violation,

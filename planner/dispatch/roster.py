@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from planner.service.matching import Offer
+from planner.dispatch.matching import Offer
 
 log = structlog.get_logger(__name__)
 

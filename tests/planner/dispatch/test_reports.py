@@ -7,7 +7,7 @@ import math
 import pytest
 from ditplan.v1 import generation_pb2, plan_pb2
 
-from planner.service.reports import InvalidReportError, decided_program, new_steps
+from planner.dispatch.reports import InvalidReportError, decided_program, new_steps
 
 FULL, CACHED, ADAPTIVE = (
     plan_pb2.OP_KIND_FULL,

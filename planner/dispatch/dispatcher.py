@@ -9,16 +9,16 @@ import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2
 
-from planner.service.attempts import QueueAgain, after_failure, failed
-from planner.service.errors import CallRefused, ErrorReason, Violation, invalid
-from planner.service.matching import Offer
-from planner.service.notices import Notices, wait
-from planner.service.reports import InvalidReportError, decided_program, new_steps
-from planner.service.roster import Roster
-from planner.service.sessions import Session, Sessions
-from planner.service.settings import Limits, Timing
-from planner.service.settlement import Settlement, lease_log
-from planner.service.shutdown import Shutdown
+from planner.dispatch.attempts import QueueAgain, after_failure, failed
+from planner.dispatch.matching import Offer
+from planner.dispatch.notices import Notices, wait
+from planner.dispatch.reports import InvalidReportError, decided_program, new_steps
+from planner.dispatch.roster import Roster
+from planner.dispatch.sessions import Session, Sessions
+from planner.dispatch.settlement import Settlement, lease_log
+from planner.dispatch.shutdown import Shutdown
+from planner.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.settings import Limits, Timing
 from planner.store.interface import Store
 from planner.store.values import Ending, Lease, StaleLeaseError, State
 

@@ -8,11 +8,11 @@ import time
 import grpc
 import structlog
 
-from planner.service.attempts import QueueAgain, after_loss, cancelled, failed
-from planner.service.notices import Notices, wait
-from planner.service.roster import Roster
-from planner.service.sessions import Sessions
-from planner.service.settings import Limits, Timing
+from planner.dispatch.attempts import QueueAgain, after_loss, cancelled, failed
+from planner.dispatch.notices import Notices, wait
+from planner.dispatch.roster import Roster
+from planner.dispatch.sessions import Sessions
+from planner.settings import Limits, Timing
 from planner.store.artifacts import ArtifactFiles
 from planner.store.interface import Store
 from planner.store.values import Ending, Lease, State

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from ditplan.v1 import executor_pb2
 
-from planner.service.attempts import QueueAgain, after_failure, after_loss
+from planner.dispatch.attempts import QueueAgain, after_failure, after_loss
 from planner.store.values import Ending, Lease, State
 
 LEASE = Lease(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from planner.compile.plan import Placement
+from planner.dispatch.matching import Offer, Requirement
+from planner.dispatch.roster import Roster
 from planner.models.resolve import from_name
-from planner.service.matching import Offer, Requirement
-from planner.service.roster import Roster
 
 FACTS = from_name("black-forest-labs/FLUX.1-dev")
 OFFER = Offer("exec-1", FACTS, Requirement("flux", FACTS.architecture, 1, Placement()))

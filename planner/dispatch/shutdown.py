@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 
-from planner.service.errors import CallRefused, ErrorReason
+from planner.errors import CallRefused, ErrorReason
 
 
 class Shutdown:

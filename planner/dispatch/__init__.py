@@ -1,0 +1,1 @@
+"""Who runs what: matching, leases, reports, and what becomes of work whose executor is lost."""
