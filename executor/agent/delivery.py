@@ -56,7 +56,7 @@ class Delivery:
             self._leased.finish(RunLeaseRequest(failure=outcome))
         while not self._leased.wait_over(min(POLL_SECONDS, self._seconds_left())):
             if self._seconds_left() == 0:
-                self._log.error("outcome not delivered, giving up")
+                self._log.error("outcome_not_delivered")
                 return
 
     def _upload(self, file: ArtifactFile) -> bool:
@@ -70,7 +70,7 @@ class Delivery:
                 self._leased.wait_over(min(backoff.next(), self._seconds_left()))
             else:
                 return True
-        self._log.error("result not delivered, giving up", artifact=file.name)
+        self._log.error("artifact_not_delivered", artifact=file.name)
         return False
 
     def _judge(self, file: ArtifactFile, status: Status) -> None:

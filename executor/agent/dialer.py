@@ -136,9 +136,7 @@ class Dialer:
             return
         self._state = status.code
         if status.code is grpc.StatusCode.OK:
-            self._log.info("asking the planner for work", planner=self._planner)
+            self._log.info("planner_reached", planner=self._planner)
             self._on_answer()
         else:
-            self._log.warning(
-                "asking for work failed, retrying", planner=self._planner, status=str(status)
-            )
+            self._log.warning("planner_unreachable", planner=self._planner, status=str(status))

@@ -132,7 +132,7 @@ class LeasedRun:
         """The planner said that the lease is not ours any more."""
         with self._changed:
             if not self._lost and not self._done:
-                self._log.warning("lease lost", reason=why)
+                self._log.warning("lease_lost", reason=why)
             self._lost = True
             self._changed.notify_all()
 
@@ -154,7 +154,7 @@ class LeasedRun:
                 return
             if self._connected:
                 self._connected = False
-                self._log.warning("stream to the planner lost, retrying", status=str(status))
+                self._log.warning("stream_lost", status=str(status))
             with self._changed:
                 self._changed.wait_for(self._over, self._backoff.next())
 
@@ -183,7 +183,7 @@ class LeasedRun:
     def _handle(self, response: RunLeaseResponse) -> None:
         if not self._connected:
             self._connected = True
-            self._log.info("stream to the planner is back")
+            self._log.info("stream_resumed")
         self._backoff.reset()
         kind = response.WhichOneof("message")
         with self._changed:

@@ -76,10 +76,10 @@ class Runner:
                 return self._stopped(leased, log)
             log = log.bind(plan_id=assignment.plan_id)
             self._on_begin(leased.lease.generation, assignment.plan_id)
-            log.info("run started", steps=len(assignment.program.steps))
+            log.info("run_started", steps=len(assignment.program.steps))
             result = self._denoise(leased, assignment)
             files = encode(result, save_latents=assignment.spec.save_latents)
-            log.info("run finished", seconds=round(result.total_seconds, 3))
+            log.info("run_finished", seconds=round(result.total_seconds, 3))
             return Success(
                 files,
                 Completion(
@@ -90,7 +90,7 @@ class Runner:
             return self._stopped(leased, log)
         except Exception as error:
             outcome = describe(error)
-            log.exception("run failed", code=outcome.code)
+            log.exception("run_failed", code=outcome.code)
             return outcome
 
     def _denoise(self, leased: LeasedRun, assignment: Assignment) -> engine.RunResult:
@@ -122,12 +122,12 @@ class Runner:
         if leased.lost:
             return None
         if leased.cancel_reason is not None:
-            log.info("run cancelled", reason=leased.cancel_reason)
+            log.info("run_cancelled", reason=leased.cancel_reason)
             return failure(grpc.StatusCode.CANCELLED, leased.cancel_reason)
         if self._shutdown.expired:
-            log.warning("run stopped: the drain took too long")
+            log.warning("run_stopped_by_drain")
             return failure(grpc.StatusCode.UNAVAILABLE, "the executor was stopped", retryable=True)
-        log.warning("no program came with the lease")
+        log.warning("lease_without_program")
         return None
 
 

@@ -42,7 +42,7 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
         dtype=settings.dtype,
     )
     log.info(
-        "model loaded", model=loaded.served_name, device=loaded.device_name, dtype=loaded.dtype
+        "model_loaded", model=loaded.served_name, device=loaded.device_name, dtype=loaded.dtype
     )
     announcement = executor_to_proto(settings.name, loaded)
     runner = Runner(loaded, name=settings.name, shutdown=shutdown, on_begin=server.begin, log=log)

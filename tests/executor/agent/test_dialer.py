@@ -34,8 +34,8 @@ def test_it_keeps_asking_until_the_planner_is_there_and_logs_changes_only(
     dialer.close()
     assert lease == job.lease
     assert [entry["event"] for entry in logs] == [
-        "asking for work failed, retrying",
-        "asking the planner for work",
+        "planner_unreachable",
+        "planner_reached",
     ]
 
 

@@ -38,7 +38,7 @@ def test_a_traceback_shows_no_prompt(stream: io.StringIO) -> None:
     try:
         _fail(prompt)
     except ValueError:
-        structlog.get_logger("executor").exception("run failed")
+        structlog.get_logger("executor").exception("run_failed")
     written = stream.getvalue()
     assert "no such luck" in written
     assert "_fail" in written
@@ -48,13 +48,13 @@ def test_a_traceback_shows_no_prompt(stream: io.StringIO) -> None:
 def test_off_a_terminal_every_line_is_an_object() -> None:
     stream = io.StringIO()
     logs.configure(stream)
-    structlog.get_logger("executor").bind(executor="here", epoch=2).info("run started", steps=3)
+    structlog.get_logger("executor").bind(executor="here", epoch=2).info("run_started", steps=3)
     logging.getLogger("some.library").warning("mind the %s", "gap")
     logging.getLogger("some.library").info("not worth a line")
     ours, theirs = (json.loads(line) for line in stream.getvalue().splitlines())
     assert ours.pop("timestamp").endswith("Z")
     assert ours == {
-        "event": "run started",
+        "event": "run_started",
         "level": "info",
         "executor": "here",
         "epoch": 2,

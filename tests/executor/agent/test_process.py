@@ -123,14 +123,14 @@ def test_a_drain_finishes_the_run_and_takes_no_other(
     assert Image.open(io.BytesIO(job.artifacts["image.png"])).size == (32, 32)
     assert not waiting.attaches
     process.wait_for("drained")
-    started = next(entry for entry in process.log if entry["event"] == "run started")
+    started = next(entry for entry in process.log if entry["event"] == "run_started")
     assert (started["executor"], started["generation"], started["epoch"]) == ("there", job.name, 1)
     assert started["plan_id"] == current.plan_id
     assert not any("red cat" in json.dumps(entry) for entry in process.log)
 
 
 def test_an_idle_executor_drains_at_once(process: Process) -> None:
-    process.wait_for("asking the planner for work")
+    process.wait_for("planner_reached")
     process.signal(signal.SIGINT)
     assert process.exit_status(5) == 0
 
