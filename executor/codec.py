@@ -18,11 +18,14 @@ from executor.engine.program import (
     CacheType,
     Calibrator,
     Column,
+    Dmd,
+    FoCa,
     Op,
     OpKind,
     OpOutcome,
     Program,
     StepOutcome,
+    TaylorSeer,
 )
 from executor.engine.run import RunSpec
 from executor.placement.load import LoadedPipeline
@@ -176,11 +179,22 @@ def _calibrator_from_proto(message: plan_pb2.Calibrator, path: str) -> Calibrato
         raise UnreadableMessageError(f"{path}.cache_type: {message.cache_type} is unknown here")
     return Calibrator(
         cache_type=_CACHE_TYPE[message.cache_type],
-        taylorseer_order=(
-            message.taylorseer_order if message.HasField("taylorseer_order") else None
-        ),
+        forecast=_forecast_from_proto(message),
         encoder=message.encoder,
     )
+
+
+def _forecast_from_proto(message: plan_pb2.Calibrator) -> TaylorSeer | FoCa | Dmd | None:
+    match message.WhichOneof("forecast"):
+        case "taylorseer_order":
+            return TaylorSeer(message.taylorseer_order)
+        case "foca":
+            return FoCa()
+        case "dmd":
+            dmd = message.dmd
+            return Dmd(dmd.history, dmd.rank, dmd.ridge, dmd.svd_precision)
+        case _:
+            return None
 
 
 def _op_from_proto(message: plan_pb2.Op, path: str) -> Op:

@@ -13,12 +13,15 @@ from planner.compile.plan import (
     CacheType,
     Calibrator,
     Column,
+    Dmd,
     Estimate,
+    FoCa,
     Op,
     OpKind,
     Placement,
     Program,
     Reason,
+    TaylorSeer,
     Topology,
 )
 from planner.diagnostics import Diagnostic, Severity
@@ -249,11 +252,39 @@ def _column_to_proto(column: Column) -> plan_pb2.Column:
         bn_compute_blocks=column.bn_compute_blocks,
     )
     if column.calibrator is not None:
-        message.calibrator.cache_type = _CACHE_TYPE[column.calibrator.cache_type]
-        message.calibrator.encoder = column.calibrator.encoder
-        if column.calibrator.taylorseer_order is not None:
-            message.calibrator.taylorseer_order = column.calibrator.taylorseer_order
+        message.calibrator.CopyFrom(_calibrator_to_proto(column.calibrator))
     return message
+
+
+def _calibrator_to_proto(calibrator: Calibrator) -> plan_pb2.Calibrator:
+    message = plan_pb2.Calibrator(
+        cache_type=_CACHE_TYPE[calibrator.cache_type], encoder=calibrator.encoder
+    )
+    match calibrator.forecast:
+        case TaylorSeer(order):
+            message.taylorseer_order = order
+        case FoCa():
+            message.foca.SetInParent()
+        case Dmd(history, rank, ridge, svd_precision):
+            message.dmd.history = history
+            message.dmd.rank = rank
+            message.dmd.ridge = ridge
+            message.dmd.svd_precision = svd_precision
+            message.dmd.SetInParent()
+    return message
+
+
+def _forecast_from_proto(message: plan_pb2.Calibrator) -> TaylorSeer | FoCa | Dmd | None:
+    match message.WhichOneof("forecast"):
+        case "taylorseer_order":
+            return TaylorSeer(message.taylorseer_order)
+        case "foca":
+            return FoCa()
+        case "dmd":
+            dmd = message.dmd
+            return Dmd(dmd.history, dmd.rank, dmd.ridge, dmd.svd_precision)
+        case _:
+            return None
 
 
 def _column_from_proto(message: plan_pb2.Column, field: str) -> Column:
@@ -266,11 +297,7 @@ def _column_from_proto(message: plan_pb2.Column, field: str) -> Column:
             raise MalformedProgramError(f"{field}.calibrator.cache_type: is missing")
         calibrator = Calibrator(
             cache_type=cache_type,
-            taylorseer_order=(
-                message.calibrator.taylorseer_order
-                if message.calibrator.HasField("taylorseer_order")
-                else None
-            ),
+            forecast=_forecast_from_proto(message.calibrator),
             encoder=message.calibrator.encoder,
         )
     return Column(

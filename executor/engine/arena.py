@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from executor.engine.calibrators import Forecast, Reuse, TaylorSeer
+from executor.engine import program
+from executor.engine.dmd import Dmd
 from executor.engine.families import Streams
+from executor.engine.forecasts import FoCa, Forecast, Reuse, TaylorSeer
 from executor.engine.program import (
     AdaptiveRule,
     CacheType,
@@ -120,8 +122,15 @@ class ColumnState:
 
 
 def _forecast(calibrator: Calibrator) -> Forecast:
-    order = calibrator.taylorseer_order
-    return Reuse() if order is None else TaylorSeer(order)
+    match calibrator.forecast:
+        case program.TaylorSeer(order):
+            return TaylorSeer(order)
+        case program.FoCa():
+            return FoCa()
+        case program.Dmd() as settings:
+            return Dmd(settings)
+        case None:
+            return Reuse()
 
 
 def _reached(value: float, limit: float | None) -> bool:

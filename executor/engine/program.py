@@ -46,11 +46,33 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
+class TaylorSeer:
+    """The TaylorSeer forecast; order 0 reuses the last value."""
+
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoCa:
+    """The FoCa forecast, which has nothing to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dmd:
+    """The forecast by dynamic mode decomposition; ``rank`` 0 follows the singular values."""
+
+    history: int = 6
+    rank: int = 0
+    ridge: float = 1e-8
+    svd_precision: str = "medium"
+
+
+@dataclass(frozen=True, slots=True)
 class Calibrator:
-    """How a cached step predicts what it skips; ``taylorseer_order`` None reuses the last value."""
+    """How a cached step predicts what it skips; without a ``forecast`` it reuses the last value."""
 
     cache_type: CacheType = CacheType.RESIDUAL
-    taylorseer_order: int | None = None
+    forecast: TaylorSeer | FoCa | Dmd | None = None
     encoder: bool = False
 
 

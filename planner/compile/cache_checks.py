@@ -32,15 +32,6 @@ def _check_calibrator(config: AccelerationConfig, cache: CacheConfig) -> None:
             f"{enabled[0]} and {key} exclude each other",
             f"{key}: false",
         )
-    for key in enabled:
-        if key != "enable_taylorseer":
-            config.report(
-                Severity.ERROR,
-                "unsupported-key",
-                (_SECTION, key),
-                f"{key}: this calibrator is not supported yet",
-                "enable_taylorseer: true",
-            )
 
 
 def _check_branches(config: AccelerationConfig, cache: CacheConfig) -> None:

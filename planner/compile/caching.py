@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from planner.compile.cache_checks import check_cache
 from planner.compile.cache_limits import explain_bounds
-from planner.compile.plan import AdaptiveRule, Branch, CacheType, Calibrator, Column, Op
+from planner.compile.plan import (
+    AdaptiveRule,
+    Branch,
+    CacheType,
+    Calibrator,
+    Column,
+    Dmd,
+    FoCa,
+    Op,
+    TaylorSeer,
+)
 from planner.compile.rule import CacheRule, schedule
 from planner.compile.scm import resolve_mask
 from planner.config.acceleration import AccelerationConfig
@@ -21,13 +31,7 @@ def cache_columns(
     rule = _rule(cache, mask, steps)
     ops = schedule(rule, steps)
     explain_bounds(config, rule, ops)
-    calibrator = Calibrator(
-        cache_type=CacheType(
-            cache.taylorseer_cache_type if cache.enable_taylorseer else "residual"
-        ),
-        taylorseer_order=cache.taylorseer_order if cache.enable_taylorseer else None,
-        encoder=cache.enable_taylorseer and cache.enable_encoder_taylorseer,
-    )
+    calibrator = _calibrator(cache)
     return [
         (
             Column(
@@ -42,6 +46,23 @@ def cache_columns(
         )
         for group in model.groups
     ]
+
+
+def _calibrator(cache: CacheConfig) -> Calibrator:
+    if cache.enable_taylorseer:
+        return Calibrator(
+            CacheType(cache.taylorseer_cache_type),
+            TaylorSeer(cache.taylorseer_order),
+            cache.enable_encoder_taylorseer,
+        )
+    cache_type = CacheType(cache.calibrator_cache_type)
+    if cache.enable_foca:
+        return Calibrator(cache_type, FoCa(), cache.enable_encoder_foca)
+    if cache.enable_dmd:
+        forecast = Dmd(cache.dmd_history, cache.dmd_rank, cache.dmd_ridge, cache.dmd_svd_precision)
+        encoder = cache.enable_encoder_dmd
+        return Calibrator(cache_type, forecast, True if encoder is None else encoder)
+    return Calibrator()
 
 
 def _rule(cache: CacheConfig, mask: tuple[int, ...] | None, steps: int) -> CacheRule:

@@ -123,8 +123,9 @@ def _settings(program: Program) -> dict[str, Any]:
         settings[f"{place}Fn_compute_blocks"] = column.fn_compute_blocks
         settings[f"{place}Bn_compute_blocks"] = column.bn_compute_blocks
         if column.calibrator is not None:
-            for name, value in asdict(column.calibrator).items():
-                settings[f"{place}calibrator.{name}"] = value
+            settings[f"{place}calibrator"] = column.calibrator.forecast
+            settings[f"{place}calibrator.cache_type"] = column.calibrator.cache_type
+            settings[f"{place}calibrator.encoder"] = column.calibrator.encoder
         rules = {op.adaptive for step in program.steps if (op := step[c]) and op.adaptive}
         for rule in rules:
             for name, value in asdict(rule).items():

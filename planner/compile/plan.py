@@ -91,14 +91,37 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
+class TaylorSeer:
+    """The TaylorSeer forecast; order 0 reuses the last value."""
+
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoCa:
+    """The FoCa forecast, which has nothing to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dmd:
+    """The forecast by dynamic mode decomposition; ``rank`` 0 follows the singular values."""
+
+    history: int = 6
+    rank: int = 0
+    ridge: float = 1e-8
+    svd_precision: str = "medium"
+
+
+@dataclass(frozen=True, slots=True)
 class Calibrator:
     """How a cached step predicts the output of the blocks it skips.
 
-    ``taylorseer_order`` None reuses the last value.
+    Without a ``forecast`` the last value is reused; ``encoder`` is whether the encoder stream is
+    forecast too.
     """
 
     cache_type: CacheType = CacheType.RESIDUAL
-    taylorseer_order: int | None = None
+    forecast: TaylorSeer | FoCa | Dmd | None = None
     encoder: bool = False
 
 

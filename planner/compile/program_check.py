@@ -9,7 +9,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from planner.compile.plan import Column, OpKind, Placement, Program, Topology
+from planner.compile.plan import (
+    Calibrator,
+    Column,
+    Dmd,
+    OpKind,
+    Placement,
+    Program,
+    TaylorSeer,
+    Topology,
+)
 from planner.compile.topology import resolve_topology
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document, Path
@@ -71,10 +80,8 @@ def _column_faults(program: Program, c: int, column: Column) -> Iterator[tuple[P
     fn, bn = column.fn_compute_blocks, column.bn_compute_blocks
     if fn + bn > blocks:
         yield ("columns", c), f"Fn {fn} + Bn {bn} exceed the {blocks} blocks of {column.group}"
-    order = column.calibrator.taylorseer_order if column.calibrator else None
-    if order is not None:
-        for _, message in _range_faults(CacheConfig, {"taylorseer_order": order}):
-            yield ("columns", c, "calibrator", "taylorseer_order"), message
+    for key, message in _range_faults(CacheConfig, _forecast_keys(column.calibrator)):
+        yield ("columns", c, "calibrator", *key), message
     computed = False
     for i, step in enumerate(program.steps):
         op, path = step[c], ("steps", i, "ops", c)
@@ -97,6 +104,17 @@ def _column_faults(program: Program, c: int, column: Column) -> Iterator[tuple[P
             if limit is not None and not 0 < limit < math.inf:
                 yield path, "the limit of the accumulated residual diff is not above 0"
                 return
+
+
+def _forecast_keys(calibrator: Calibrator | None) -> dict[str, Any]:
+    """The forecast as the keys of the YAML, whose ranges are known."""
+    match calibrator.forecast if calibrator else None:
+        case TaylorSeer(order):
+            return {"taylorseer_order": order}
+        case Dmd() as dmd:
+            return {f"dmd_{key}": value for key, value in asdict(dmd).items()}
+        case _:
+            return {}
 
 
 def _range_faults(section: type[Section], values: dict[str, Any]) -> Iterator[tuple[Path, str]]:

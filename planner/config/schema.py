@@ -111,7 +111,7 @@ class CacheConfig(Section):
     dmd_history: Annotated[int, Field(ge=1, le=1000)] = 6
     dmd_rank: Annotated[int, Field(ge=0, le=1000)] = 0
     dmd_ridge: Annotated[float, Field(ge=0)] = 1e-8
-    dmd_svd_precision: str = "medium"
+    dmd_svd_precision: Literal["low", "medium", "high"] = "medium"
     enable_encoder_dmd: bool | None = None
     enable_foca: bool = False
     enable_encoder_foca: bool = False

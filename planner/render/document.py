@@ -78,4 +78,10 @@ def _topology(topology: Topology) -> dict[str, Any]:
 
 
 def _calibrator(calibrator: Calibrator) -> dict[str, Any]:
-    return {**asdict(calibrator), "cache_type": calibrator.cache_type.value}
+    forecast = calibrator.forecast
+    return {
+        "cache_type": calibrator.cache_type.value,
+        "forecast": type(forecast).__name__ if forecast else None,
+        **(asdict(forecast) if forecast else {}),
+        "encoder": calibrator.encoder,
+    }

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from planner.compile.compiler import Compilation
-from planner.compile.plan import AdaptiveRule, CacheType, Estimate, OpKind, Program, Topology
+from planner.compile.plan import (
+    AdaptiveRule,
+    CacheType,
+    Dmd,
+    Estimate,
+    FoCa,
+    OpKind,
+    Program,
+    TaylorSeer,
+    Topology,
+)
 from planner.compile.request import Request
 from planner.render.summary import by_column, may_cache, refreshed_steps, rules, spans
 
@@ -115,9 +125,16 @@ def _calibrator(program: Program, index: int) -> str:
         return ""
     what = "residual" if calibrator.cache_type is CacheType.RESIDUAL else "hidden states"
     also = ", and the encoder's" if calibrator.encoder else ""
-    if calibrator.taylorseer_order is None:
-        return f"none, the last {what} is reused{also}"
-    return f"TaylorSeer of order {calibrator.taylorseer_order} predicts the {what}{also}"
+    match calibrator.forecast:
+        case TaylorSeer(order):
+            return f"TaylorSeer of order {order} predicts the {what}{also}"
+        case FoCa():
+            return f"FoCa predicts the {what}{also}"
+        case Dmd(history, rank):
+            modes = f"{rank} modes" if rank else "as many modes as matter"
+            return f"DMD over {history} computed steps, {modes}, predicts the {what}{also}"
+        case None:
+            return f"none, the last {what} is reused{also}"
 
 
 def _topology(topology: Topology) -> str:

@@ -10,8 +10,8 @@ from tests.conformance.__main__ import reports
 from tests.conformance.verdict import Report
 
 DATA = Path(__file__).parents[1] / "data" / "oracle"
-# What is left out so far: other families than FLUX.1, and its two other calibrators.
-NOT_YET = ("flux2.", "hunyuan.", "qwen.", "wan.", "zimage.", "flux.dmd.", "flux.foca.")
+# What is left out so far: other families than FLUX.1.
+NOT_YET = ("flux2.", "hunyuan.", "qwen.", "wan.", "zimage.")
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from executor.engine.program import (
     OpKind,
     OpOutcome,
     StepOutcome,
+    TaylorSeer,
 )
 from tests.executor.agent.scripted_planner import default_spec
 from tests.executor.programs import program
@@ -44,7 +45,7 @@ def test_a_program_arrives_with_everything_that_changes_the_result() -> None:
             block_lists=("transformer_blocks", "single_transformer_blocks"),
             fn_compute_blocks=1,
             bn_compute_blocks=2,
-            calibrator=Calibrator(CacheType.HIDDEN_STATES, taylorseer_order=0, encoder=True),
+            calibrator=Calibrator(CacheType.HIDDEN_STATES, TaylorSeer(0), encoder=True),
         ),
     )
     rule = AdaptiveRule(0.5, max_cached_steps=3)

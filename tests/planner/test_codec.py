@@ -30,12 +30,15 @@ from planner.compile.plan import (
     CacheType,
     Calibrator,
     Column,
+    Dmd,
     Estimate,
+    FoCa,
     Op,
     OpKind,
     Placement,
     Program,
     Reason,
+    TaylorSeer,
     Topology,
 )
 from planner.compile.request import Request
@@ -55,6 +58,9 @@ targets = st.builds(
     attention_head_dim=counts,
 )
 architectures = st.builds(Architecture, names, names, st.lists(targets, max_size=2).map(tuple))
+forecasts = (
+    st.builds(TaylorSeer, counts) | st.just(FoCa()) | st.builds(Dmd, counts, counts, numbers, names)
+)
 columns = st.builds(
     Column,
     target=names,
@@ -63,7 +69,7 @@ columns = st.builds(
     fn_compute_blocks=counts,
     bn_compute_blocks=counts,
     calibrator=st.none()
-    | st.builds(Calibrator, st.sampled_from(CacheType), st.none() | counts, st.booleans()),
+    | st.builds(Calibrator, st.sampled_from(CacheType), st.none() | forecasts, st.booleans()),
 )
 rules = st.builds(
     AdaptiveRule, numbers, st.none() | counts, st.none() | counts, st.none() | numbers
@@ -119,7 +125,8 @@ def test_a_program_survives_json_with_its_id(program: Program) -> None:
 def test_every_field_of_the_values_has_its_field_in_the_contract() -> None:
     for value, message in (
         (AdaptiveRule, plan_pb2.AdaptiveRule),
-        (Calibrator, plan_pb2.Calibrator),
+        (Dmd, plan_pb2.Dmd),
+        (FoCa, plan_pb2.FoCa),
         (Column, plan_pb2.Column),
         (Op, plan_pb2.Op),
         (Topology, plan_pb2.Topology),

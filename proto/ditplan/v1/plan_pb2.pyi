@@ -365,29 +365,87 @@ class Calibrator(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CACHE_TYPE_FIELD_NUMBER: _builtins.int
-    TAYLORSEER_ORDER_FIELD_NUMBER: _builtins.int
     ENCODER_FIELD_NUMBER: _builtins.int
+    TAYLORSEER_ORDER_FIELD_NUMBER: _builtins.int
+    FOCA_FIELD_NUMBER: _builtins.int
+    DMD_FIELD_NUMBER: _builtins.int
     cache_type: Global___CacheType.ValueType
-    taylorseer_order: _builtins.int
-    """Order of the TaylorSeer forecast; absent: the last value is reused."""
     encoder: _builtins.bool
     """Whether the encoder stream is forecast too (else its last value is reused)."""
+    taylorseer_order: _builtins.int
+    """Order of the TaylorSeer forecast."""
+    @_builtins.property
+    def foca(self) -> Global___FoCa: ...
+    @_builtins.property
+    def dmd(self) -> Global___Dmd: ...
     def __init__(
         self,
         *,
         cache_type: Global___CacheType.ValueType = ...,
-        taylorseer_order: _builtins.int | None = ...,
         encoder: _builtins.bool = ...,
+        taylorseer_order: _builtins.int = ...,
+        foca: Global___FoCa | None = ...,
+        dmd: Global___Dmd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_taylorseer_order", b"_taylorseer_order", "taylorseer_order", b"taylorseer_order"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dmd", b"dmd", "foca", b"foca", "forecast", b"forecast", "taylorseer_order", b"taylorseer_order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_taylorseer_order", b"_taylorseer_order", "cache_type", b"cache_type", "encoder", b"encoder", "taylorseer_order", b"taylorseer_order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_type", b"cache_type", "dmd", b"dmd", "encoder", b"encoder", "foca", b"foca", "forecast", b"forecast", "taylorseer_order", b"taylorseer_order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__taylorseer_order: _TypeAlias = _typing.Literal["taylorseer_order"]  # noqa: Y015
-    _WhichOneofArgType__taylorseer_order: _TypeAlias = _typing.Literal["_taylorseer_order", b"_taylorseer_order"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__taylorseer_order) -> _WhichOneofReturnType__taylorseer_order | None: ...
+    _WhichOneofReturnType_forecast: _TypeAlias = _typing.Literal["taylorseer_order", "foca", "dmd"]  # noqa: Y015
+    _WhichOneofArgType_forecast: _TypeAlias = _typing.Literal["forecast", b"forecast"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_forecast) -> _WhichOneofReturnType_forecast | None: ...
 
 Global___Calibrator: _TypeAlias = Calibrator  # noqa: Y015
+
+@_typing.final
+class FoCa(_message.Message):
+    """The FoCa forecast, which has nothing to set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FoCa: _TypeAlias = FoCa  # noqa: Y015
+
+@_typing.final
+class Dmd(_message.Message):
+    """The forecast by dynamic mode decomposition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    RIDGE_FIELD_NUMBER: _builtins.int
+    SVD_PRECISION_FIELD_NUMBER: _builtins.int
+    history: _builtins.int
+    """Computed values that are kept."""
+    rank: _builtins.int
+    """Modes that are kept; 0: by the singular values."""
+    ridge: _builtins.float
+    svd_precision: _builtins.str
+    """"low", "medium" or "high"."""
+    def __init__(
+        self,
+        *,
+        history: _builtins.int = ...,
+        rank: _builtins.int = ...,
+        ridge: _builtins.float = ...,
+        svd_precision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "rank", b"rank", "ridge", b"ridge", "svd_precision", b"svd_precision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dmd: _TypeAlias = Dmd  # noqa: Y015
 
 @_typing.final
 class Op(_message.Message):

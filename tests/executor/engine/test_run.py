@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from executor.engine.execution import Execution
-from executor.engine.program import AdaptiveRule, CacheType, Calibrator, OpKind, Program
+from executor.engine.program import (
+    AdaptiveRule,
+    CacheType,
+    Calibrator,
+    Dmd,
+    FoCa,
+    OpKind,
+    Program,
+    TaylorSeer,
+)
 from executor.engine.run import (
     ProgramMismatchError,
     RunCancelled,
@@ -27,7 +36,7 @@ from tests.executor.engine.programs import LISTS, decided, flux_program, uncache
 
 SPEC = RunSpec(prompt="a red circle", height=32, width=32, seed=7, guidance_scale=3.5)
 STEPS = 8
-TAYLOR = Calibrator(taylorseer_order=1, encoder=True)
+TAYLOR = Calibrator(forecast=TaylorSeer(1), encoder=True)
 RULE = AdaptiveRule(0.99, max_continuous_cached_steps=2)
 
 
@@ -107,11 +116,13 @@ def test_with_nothing_to_skip_a_cached_step_is_a_computed_one(
 
 
 @pytest.mark.parametrize("cache_type", list(CacheType))
-@pytest.mark.parametrize("order", [None, 0, 1, 2])
+@pytest.mark.parametrize(
+    "forecast", [None, TaylorSeer(0), TaylorSeer(2), FoCa(), Dmd(), Dmd(svd_precision="low")]
+)
 def test_a_replayed_record_is_bit_identical(
-    pipeline: Any, order: int | None, cache_type: CacheType
+    pipeline: Any, forecast: TaylorSeer | FoCa | Dmd | None, cache_type: CacheType
 ) -> None:
-    calibrator = Calibrator(cache_type, order, encoder=True)
+    calibrator = Calibrator(cache_type, forecast, encoder=True)
     program = flux_program("1111????????", bn=1, rule=RULE, calibrator=calibrator)
     first = run(pipeline, program, SPEC)
     kinds = [op.kind for outcome in first.steps if (op := outcome.ops[0])]
@@ -279,7 +290,7 @@ _STRIPS = st.text("10?", min_size=1, max_size=5).map(lambda strip: "1" + strip)
 _RUNS = st.tuples(
     _STRIPS,
     st.integers(0, 3),
-    st.sampled_from([None, 1, 2]),
+    st.sampled_from([None, TaylorSeer(1), FoCa(), Dmd(4)]),
     st.integers(0, 2**32),
     st.sampled_from([16, 32]),
     st.none() | st.integers(0, 4),
@@ -291,8 +302,8 @@ _RUNS = st.tuples(
 def test_no_run_leaves_a_trace_for_the_next(pipeline: Any, runs: list[Any]) -> None:
     """Whatever ran, was cancelled or failed before: the next run is as on a fresh pipeline."""
     reference = run(pipeline, flux_program("11?0?"), SPEC).latents
-    for strip, bn, order, seed, side, stop_after in runs:
-        program = flux_program(strip, bn=bn, calibrator=Calibrator(taylorseer_order=order))
+    for strip, bn, forecast, seed, side, stop_after in runs:
+        program = flux_program(strip, bn=bn, calibrator=Calibrator(forecast=forecast))
         spec = RunSpec("x", side, side, seed)
         done: list[int] = []
 

@@ -83,7 +83,7 @@ def test_other_settings_are_told_apart(a: Path, tmp_path: Path) -> None:
     done = _run("diff", a, other, "--model", FLUX, "--format", "json")
     settings = {s["name"]: (s["before"], s["after"]) for s in json.loads(done.stdout)["settings"]}
     assert settings == {
-        "calibrator.taylorseer_order": (None, 1),
+        "calibrator": (None, {"order": 1}),
         "attention_backend": ("", "flash"),
     }
 

@@ -101,7 +101,7 @@ def test_json_holds_the_plan(config: Path) -> None:
     assert kinds == ["FULL", "ADAPTIVE"] * 4 + ["ADAPTIVE"] * 20
     assert found["steps"][1]["ops"][0]["threshold"] == 0.12
     assert found["computed_steps"] == {"min": 11, "max": 28}
-    assert found["columns"][0]["calibrator"]["taylorseer_order"] == 1
+    assert found["columns"][0]["calibrator"]["order"] == 1
 
 
 def test_standard_input_gives_the_same_plan(config: Path) -> None:

@@ -19,6 +19,7 @@ from planner.compile.plan import (
     Placement,
     Program,
     Reason,
+    TaylorSeer,
     Topology,
 )
 from planner.compile.request import Request
@@ -66,7 +67,7 @@ def test_a_cache_becomes_a_column_and_its_ops(flux: ModelFacts) -> None:
     )
     (column,) = program.columns
     assert (column.fn_compute_blocks, column.bn_compute_blocks) == (2, 3)
-    assert column.calibrator == Calibrator(CacheType.HIDDEN_STATES, taylorseer_order=2)
+    assert column.calibrator == Calibrator(CacheType.HIDDEN_STATES, TaylorSeer(2))
     adaptive = Op(OpKind.ADAPTIVE, Reason.DBCACHE, AdaptiveRule(0.12, 9, 2, 0.5))
     assert program.steps == ((Op(OpKind.FULL, Reason.WARMUP),), (adaptive,), (adaptive,))
 

@@ -13,6 +13,7 @@ from planner.compile.plan import (
     Calibrator,
     OpKind,
     Placement,
+    TaylorSeer,
     Topology,
 )
 from planner.compile.request import Request
@@ -140,7 +141,7 @@ def test_the_caches_of_the_examples_are_one_cache(name: str, flux: ModelFacts) -
     assert program is not None
     (column,) = program.columns
     assert (column.fn_compute_blocks, column.bn_compute_blocks) == (1, 0)
-    assert column.calibrator == Calibrator(CacheType.RESIDUAL, taylorseer_order=1)
+    assert column.calibrator == Calibrator(CacheType.RESIDUAL, TaylorSeer(1))
     rules = {op.adaptive for (op,) in program.steps if op is not None and op.adaptive}
     assert rules == {AdaptiveRule(0.12, max_continuous_cached_steps=2)}
 

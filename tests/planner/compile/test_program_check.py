@@ -16,6 +16,7 @@ from planner.compile.plan import (
     Placement,
     Program,
     Reason,
+    TaylorSeer,
     Topology,
 )
 from planner.compile.request import Request
@@ -111,7 +112,7 @@ def adaptive(threshold: float, accumulated: float | None = None) -> Op:
         (lambda p: with_column(p, fn_compute_blocks=0), "program.steps[2].ops[0]"),
         (lambda p: with_column(p, calibrator=None), "program.steps[2].ops[0]"),
         (
-            lambda p: with_column(p, calibrator=Calibrator(taylorseer_order=2**31)),
+            lambda p: with_column(p, calibrator=Calibrator(forecast=TaylorSeer(2**31))),
             "program.columns[0].calibrator.taylorseer_order",
         ),
         (lambda p: with_ops(p, CACHED, FULL), "program.steps[0].ops[0]"),

@@ -16,6 +16,7 @@ from planner.compile.plan import (
     Placement,
     Program,
     Reason,
+    TaylorSeer,
     Topology,
 )
 from planner.compile.request import Request
@@ -35,7 +36,7 @@ def _adaptive_flux(steps: int) -> Compilation:
         Branch.COND,
         ("transformer_blocks", "single_transformer_blocks"),
         fn_compute_blocks=1,
-        calibrator=Calibrator(taylorseer_order=1),
+        calibrator=Calibrator(forecast=TaylorSeer(1)),
     )
     ops = [(WARMUP if i in (0, 2, 4, 6) else ADAPTIVE,) for i in range(steps)]
     model = from_name("black-forest-labs/FLUX.1-dev").architecture

@@ -46,7 +46,12 @@ def test_a_plan_as_a_document(flux: Compilation) -> None:
             "num_blocks": 57,
             "Fn_compute_blocks": 1,
             "Bn_compute_blocks": 0,
-            "calibrator": {"cache_type": "residual", "taylorseer_order": 1, "encoder": False},
+            "calibrator": {
+                "cache_type": "residual",
+                "forecast": "TaylorSeer",
+                "order": 1,
+                "encoder": False,
+            },
         }
     ]
     assert json.loads(json.dumps(document)) == document
