@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from planner.config.acceleration import AccelerationConfig
 from planner.diagnostics import Severity
 from planner.models.facts import ModelFacts
+from planner.models.guidance import GuidanceKind
 
 MAX_STEPS = 1000
 MAX_SIDE = 16384
@@ -59,10 +60,10 @@ def check_request(source: AccelerationConfig, model: ModelFacts, request: Reques
     if guidance is not None:
         if not math.isfinite(guidance) or not 0 <= guidance <= MAX_GUIDANCE_SCALE:
             error("guidance_scale", f"0 to {MAX_GUIDANCE_SCALE}")
-        elif not model.guidance_embeds:
+        elif model.guidance.kind is GuidanceKind.NONE:
             source.report(
                 Severity.WARNING,
                 "guidance-without-effect",
                 ("guidance_scale",),
-                "this model has no guidance embedding: guidance_scale has no effect",
+                "this model runs without guidance: guidance_scale has no effect",
             )

@@ -1,27 +1,19 @@
-"""Published checkpoints that are known by name: the parts of their configs that facts need."""
+"""Published checkpoints that are known by name: the parts of their configs that facts need.
+
+``catalog.json`` is written by a script from diffusers' class defaults; each entry says what it
+follows. Weights, revisions and licences are no part of it.
+"""
 
 from __future__ import annotations
 
-from planner.models.families import Configs
+import json
+from pathlib import Path
 
-_FLUX_VAE = {"block_out_channels": [128, 256, 512, 512], "sample_size": 1024}
+from planner.models.reading import Configs
 
+_ENTRIES = json.loads(Path(__file__).with_name("catalog.json").read_bytes())
 
-def _flux(*, guidance_embeds: bool) -> Configs:
-    return {
-        "model_index.json": {"_class_name": "FluxPipeline"},
-        "transformer/config.json": {
-            "num_layers": 19,
-            "num_single_layers": 38,
-            "num_attention_heads": 24,
-            "attention_head_dim": 128,
-            "guidance_embeds": guidance_embeds,
-        },
-        "vae/config.json": _FLUX_VAE,
-    }
+NAMED: dict[str, Configs] = {name: entry["configs"] for name, entry in _ENTRIES.items()}
 
-
-NAMED: dict[str, Configs] = {
-    "black-forest-labs/FLUX.1-dev": _flux(guidance_embeds=True),
-    "black-forest-labs/FLUX.1-schnell": _flux(guidance_embeds=False),
-}
+SOURCES: dict[str, str] = {name: entry["source"] for name, entry in _ENTRIES.items()}
+"""Where an entry's values come from."""

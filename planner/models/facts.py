@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind
+from planner.models.layers import Rows, Shape
+from planner.models.lengths import SequenceRule
+from planner.models.schedule import Schedule, before_boundary
+
 
 @dataclass(frozen=True, slots=True)
 class BlockList:
@@ -22,6 +27,11 @@ class Target:
     block_lists: tuple[BlockList, ...]
     num_attention_heads: int
     attention_head_dim: int
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the hidden stream."""
+        return self.num_attention_heads * self.attention_head_dim
 
     def num_blocks(self, block_lists: tuple[str, ...]) -> int:
         """Blocks of the named lists together."""
@@ -42,30 +52,75 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class BlockGroup:
-    """The block lists of a target that are computed or cached as a whole, in execution order."""
+    """The block lists of a target that are computed or cached as a whole, in execution order.
+
+    ``streams``: what passes from block to block, the hidden stream first.
+    """
 
     target: str
     block_lists: tuple[str, ...]
+    streams: tuple[Rows, ...] = (Rows.IMAGE, Rows.TEXT)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDefaults:
-    """What a request gets that does not say; sizes in pixels, ``size_multiple`` of both sides."""
+    """What a request gets that does not say, which is what the pipeline's call does.
+
+    Sizes in pixels, ``size_multiple`` of both sides. ``num_frames`` None: it makes pictures; else
+    one more than a multiple of ``frame_multiple``.
+    """
 
     num_inference_steps: int
     height: int
     width: int
     size_multiple: int
+    num_frames: int | None = None
+    frame_multiple: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """Where the first of two targets hands over to the second.
+
+    The first has the steps whose timestep is at least ``boundary_ratio`` of the training timesteps.
+    """
+
+    boundary_ratio: float
+    schedule: Schedule
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """A model: its architecture, how its family caches it, and what a request may leave out.
 
-    ``groups`` are in the order in which one step runs them.
+    ``groups`` are in the order in which one step runs them. ``shapes`` and ``sequence`` say what a
+    forward multiplies; a model without them has no cost estimate. Without ``handover`` every
+    target runs in every step.
     """
 
     architecture: Architecture
     groups: tuple[BlockGroup, ...]
     defaults: ModelDefaults
-    guidance_embeds: bool = False
+    guidance: Guidance = NO_GUIDANCE
+    handover: Handover | None = None
+    sequence: SequenceRule | None = None
+    shapes: tuple[Shape, ...] = ()
+
+    @property
+    def guidance_embeds(self) -> bool:
+        """Whether the guidance scale is an input of the transformer."""
+        return self.guidance.kind is GuidanceKind.EMBEDDED
+
+    def steps_of(self, target: str, num_inference_steps: int) -> range:
+        """The steps in which a target runs."""
+        if self.handover is None:
+            return range(num_inference_steps)
+        first = before_boundary(
+            self.handover.schedule, self.handover.boundary_ratio, num_inference_steps
+        )
+        if target == self.architecture.targets[0].name:
+            return range(first)
+        return range(first, num_inference_steps)
+
+    def shape(self, target: str) -> Shape | None:
+        return next((shape for shape in self.shapes if shape.target == target), None)

@@ -9,7 +9,8 @@ from typing import Any
 
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
-from planner.models.families import FAMILIES, Configs
+from planner.models.families import FAMILIES
+from planner.models.reading import Configs
 
 CONFIG_PATHS = (
     "model_index.json",
@@ -17,6 +18,7 @@ CONFIG_PATHS = (
     "transformer_2/config.json",
     "vae/config.json",
     "scheduler/scheduler_config.json",
+    "guider/guider_config.json",
 )
 MAX_CONFIG_BYTES = 1 << 20
 

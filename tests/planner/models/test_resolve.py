@@ -19,6 +19,8 @@ from planner.models.facts import (
     ModelFacts,
     Target,
 )
+from planner.models.guidance import Guidance, GuidanceKind
+from planner.models.lengths import SequenceRule
 from planner.models.resolve import (
     MAX_CONFIG_BYTES,
     UnknownModelError,
@@ -59,7 +61,9 @@ def test_flux_dev_by_name() -> None:
         ),
         groups=(BlockGroup("transformer", ("transformer_blocks", "single_transformer_blocks")),),
         defaults=ModelDefaults(28, 1024, 1024, size_multiple=16),
-        guidance_embeds=True,
+        guidance=Guidance(GuidanceKind.EMBEDDED, 3.5),
+        sequence=SequenceRule(patch=16, prompt=512),
+        shapes=facts.shapes,
     )
     assert facts.architecture.target("transformer").num_blocks(facts.groups[0].block_lists) == 57
 
@@ -103,7 +107,7 @@ def test_the_default_size_is_one_that_a_request_may_have() -> None:
     ("name", "says"),
     [
         ("black-forest-labs/FLUX.1-dv", "did you mean black-forest-labs/FLUX.1-dev?"),
-        ("nobody/nothing", "known: black-forest-labs/FLUX.1-dev, black-forest-labs/FLUX.1-schnell"),
+        ("nobody/nothing", "black-forest-labs/FLUX.1-dev, black-forest-labs/FLUX.1-schnell"),
         ("", "neither a checkpoint directory nor a known model"),
     ],
 )
@@ -120,7 +124,7 @@ def change(path: str, **keys: Any) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("configs", "says"),
     [
-        ({}, "pipeline class None is not supported; supported: FluxPipeline"),
+        ({}, "pipeline class None is not supported; supported: Flux2KleinPipeline, "),
         (change("model_index.json", _class_name="AnyPipeline"), "'AnyPipeline' is not supported"),
         (change("model_index.json", _class_name=["FluxPipeline"]), "is not supported"),
         ({"model_index.json": CONFIGS["model_index.json"]}, "transformer/config.json is missing"),

@@ -1,0 +1,162 @@
+"""Defaults, guidance, groups and lengths of every family, against the pipelines of diffusers."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import diffusers
+import pytest
+
+from planner.models.catalog import NAMED, SOURCES
+from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind
+from planner.models.layers import Rows
+from planner.models.resolve import UnknownModelError, from_configs, from_name
+from tests.planner.models import make_catalog
+
+WAN = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
+HUNYUAN_15 = "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"
+Z_IMAGE = "Tongyi-MAI/Z-Image-Turbo"
+KLEIN = "black-forest-labs/FLUX.2-klein-4B"
+
+
+def test_the_table_is_what_its_script_writes() -> None:
+    assert make_catalog.CATALOG.read_text() == make_catalog.text()
+    assert all(SOURCES.values())
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_defaults_are_those_of_the_pipelines_call(name: str) -> None:
+    facts = from_name(name)
+    call = inspect.signature(
+        getattr(diffusers, facts.architecture.pipeline_class).__call__
+    ).parameters
+    defaults = facts.defaults
+    assert defaults.num_inference_steps == call["num_inference_steps"].default
+    for size in ("height", "width"):
+        if call[size].default is not None:
+            assert getattr(defaults, size) == call[size].default
+        assert getattr(defaults, size) % defaults.size_multiple == 0
+    frames = call["num_frames"].default if "num_frames" in call else None
+    assert defaults.num_frames == frames
+    if frames is not None:
+        assert frames % defaults.frame_multiple == 1
+    guidance = facts.guidance
+    if guidance.kind is not GuidanceKind.NONE and guidance.argument in call:
+        assert guidance.default_scale == call[guidance.argument].default
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("black-forest-labs/FLUX.1-dev", [("transformer_blocks", "single_transformer_blocks")]),
+        ("black-forest-labs/FLUX.2-dev", [("transformer_blocks",), ("single_transformer_blocks",)]),
+        ("Qwen/Qwen-Image", [("transformer_blocks",)]),
+        (WAN, [("blocks",)]),
+        ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", [("blocks",), ("blocks",)]),
+        (Z_IMAGE, [("layers",)]),
+        (HUNYUAN, [("transformer_blocks",), ("single_transformer_blocks",)]),
+        (HUNYUAN_15, [("transformer_blocks",)]),
+    ],
+)
+def test_groups(name: str, groups: list[tuple[str, ...]]) -> None:
+    facts = from_name(name)
+    assert [group.block_lists for group in facts.groups] == groups
+    for group in facts.groups:
+        target = facts.architecture.target(group.target)
+        assert target.num_blocks(group.block_lists) > 0
+
+
+def test_what_passes_between_blocks() -> None:
+    flux2 = from_name("black-forest-labs/FLUX.2-dev").groups
+    assert [group.streams for group in flux2] == [(Rows.IMAGE, Rows.TEXT), (Rows.JOINT,)]
+    assert from_name(WAN).groups[0].streams == (Rows.IMAGE,)
+    assert from_name(Z_IMAGE).groups[0].streams == (Rows.JOINT,)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tokens"),
+    [
+        ("black-forest-labs/FLUX.1-dev", (1024, 1024, None), (4096, 512)),
+        ("black-forest-labs/FLUX.1-dev", (512, 768, None), (1536, 512)),
+        ("black-forest-labs/FLUX.2-dev", (1024, 1024, None), (4096, 512)),
+        # The picture to be edited adds as many tokens as one of 1024 x 1024 pixels has.
+        ("Qwen/Qwen-Image-Edit-2509", (512, 512, None), (1024 + 4096, 512 + 196)),
+        # 81 frames are 21 layers of latents.
+        (WAN, (480, 832, 81), (21 * 30 * 52, 512)),
+        (WAN, (480, 832, 1), (30 * 52, 512)),
+        ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", (704, 1280, 121), (31 * 22 * 40, 512)),
+        # Padded to a multiple of 32.
+        (Z_IMAGE, (1024, 1040, None), (4160, 512)),
+        (Z_IMAGE, (528, 528, None), (1120, 512)),
+        (HUNYUAN, (720, 1280, 129), (33 * 45 * 80, 256)),
+        (HUNYUAN_15, (480, 848, 121), (31 * 30 * 53, 1000 + 256 + 729)),
+    ],
+)
+def test_lengths(name: str, size: tuple[int, int, int | None], tokens: tuple[int, int]) -> None:
+    sequence = from_name(name).sequence
+    assert sequence is not None
+    counts = sequence.counts(*size)
+    assert (counts.image, counts.text) == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance"),
+    [
+        ("black-forest-labs/FLUX.1-dev", Guidance(GuidanceKind.EMBEDDED, 3.5)),
+        ("black-forest-labs/FLUX.1-schnell", NO_GUIDANCE),
+        (KLEIN, NO_GUIDANCE),
+        ("black-forest-labs/FLUX.2-klein-base-4B", Guidance(GuidanceKind.SEPARATE, 4.0)),
+        (WAN, Guidance(GuidanceKind.SEPARATE, 5.0)),
+        (Z_IMAGE, Guidance(GuidanceKind.BATCHED, 5.0, threshold=0.0)),
+        (HUNYUAN, Guidance(GuidanceKind.EMBEDDED, 6.0)),
+        (HUNYUAN_15, Guidance(GuidanceKind.SEPARATE, 6.0, "guider.guidance_scale")),
+    ],
+)
+def test_guidance(name: str, guidance: Guidance) -> None:
+    assert from_name(name).guidance == guidance
+
+
+def test_guidance_runs_a_transformer_twice() -> None:
+    wan, qwen = from_name(WAN).guidance, from_name("Qwen/Qwen-Image").guidance
+    assert [wan.forwards(scale) for scale in (None, 1.0, 1.01)] == [2, 1, 2]
+    assert [qwen.forwards(4.0, negative_prompt=given) for given in (False, True)] == [1, 2]
+    z_image = from_name(Z_IMAGE).guidance
+    assert [z_image.batch(scale) for scale in (None, 0.0, 0.5)] == [2, 1, 2]
+    assert z_image.forwards(5.0) == 1
+    flux = from_name("black-forest-labs/FLUX.1-dev").guidance
+    assert (flux.forwards(3.5), flux.batch(3.5)) == (1, 1)
+
+
+def changed(name: str, path: str, **keys: Any) -> dict[str, Any]:
+    configs = json.loads(json.dumps(NAMED[name]))
+    configs[path] |= keys
+    return dict(configs)
+
+
+@pytest.mark.parametrize(
+    ("configs", "says"),
+    [
+        (changed(WAN, "transformer/config.json", patch_size=[2, 2, 2]), "patch_size"),
+        (changed(WAN, "transformer/config.json", patch_size=[1, 2]), "patch_size"),
+        (changed(WAN, "transformer/config.json", patch_size=[1, 2, None]), "patch_size"),
+        (changed(WAN, "transformer/config.json", ffn_dim=0), "ffn_dim"),
+        (changed(WAN, "vae/config.json", scale_factor_spatial=1.5), "scale_factor_spatial"),
+        (changed(HUNYUAN, "transformer/config.json", patch_size_t=2), "patch_size_t"),
+        (changed(HUNYUAN, "transformer/config.json", mlp_ratio="4"), "mlp_ratio"),
+        (
+            changed(HUNYUAN, "transformer/config.json", image_condition_type="token_replace"),
+            "image_condition_type",
+        ),
+        (changed(HUNYUAN_15, "transformer/config.json", target_size=100), "target_size"),
+        (changed(Z_IMAGE, "transformer/config.json", all_patch_size=[4]), "patches"),
+        (changed(Z_IMAGE, "transformer/config.json", siglip_feat_dim=8), "image features"),
+        (changed(Z_IMAGE, "transformer/config.json", n_heads=7), "n_heads"),
+        (changed(KLEIN, "transformer/config.json", joint_attention_dim=-1), "joint_attention_dim"),
+    ],
+)
+def test_what_is_not_supported_is_refused(configs: dict[str, Any], says: str) -> None:
+    with pytest.raises(UnknownModelError, match=says):
+        from_configs(configs, name="changed")
