@@ -12,6 +12,7 @@ _COMMANDS = {
     "compile": ("planner.cli.compile:compile_plan", "Write the plan of a config to a file."),
     "diff": ("planner.cli.diff:diff", "Compare what two configs or plans compute."),
     "generate": ("planner.cli.generate:generate", "Generate a picture from a prompt."),
+    "schema": ("planner.cli.schema:schema", "Print the JSON Schema of a config."),
     "serve": ("planner.cli.serve:serve", "Run a planner or an executor as a service."),
 }
 

@@ -107,15 +107,32 @@ class CacheConfig(Section):
     enable_encoder_taylorseer: Annotated[
         bool, Field(description="Forecast the encoder stream too.")
     ] = False
-    enable_dmd: bool = False
-    dmd_history: Annotated[int, Field(ge=1, le=1000)] = 6
-    dmd_rank: Annotated[int, Field(ge=0, le=1000)] = 0
-    dmd_ridge: Annotated[float, Field(ge=0)] = 1e-8
-    dmd_svd_precision: Literal["low", "medium", "high"] = "medium"
-    enable_encoder_dmd: bool | None = None
-    enable_foca: bool = False
-    enable_encoder_foca: bool = False
-    calibrator_cache_type: Literal["residual", "hidden_states"] = "residual"
+    enable_dmd: Annotated[
+        bool, Field(description="Forecast cached steps by dynamic mode decomposition.")
+    ] = False
+    dmd_history: Annotated[
+        int, Field(ge=1, le=1000, description="Computed values that the decomposition sees.")
+    ] = 6
+    dmd_rank: Annotated[
+        int, Field(ge=0, le=1000, description="Modes that are kept; 0: as many as matter.")
+    ] = 0
+    dmd_ridge: Annotated[
+        float, Field(ge=0, description="Added to singular values before they are inverted.")
+    ] = 1e-8
+    dmd_svd_precision: Annotated[
+        Literal["low", "medium", "high"], Field(description="How singular values are found.")
+    ] = "medium"
+    enable_encoder_dmd: Annotated[
+        bool | None,
+        Field(description="Forecast the encoder stream too; as enable_dmd if left out."),
+    ] = None
+    enable_foca: Annotated[bool, Field(description="Forecast cached steps by FoCa.")] = False
+    enable_encoder_foca: Annotated[bool, Field(description="Forecast the encoder stream too.")] = (
+        False
+    )
+    calibrator_cache_type: Annotated[
+        Literal["residual", "hidden_states"], Field(description="What DMD or FoCa forecasts.")
+    ] = "residual"
 
 
 class ParallelismConfig(Section):

@@ -1,0 +1,59 @@
+"""The JSON Schema of an acceleration config, for editors and for checks without ditplan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planner.config.section import SECTIONS
+from planner.config.spellings import MISSPELT, QUANT_TYPES, SYNONYMS
+
+
+def json_schema() -> dict[str, Any]:
+    """Draft 2020-12. Every text that it accepts loads, except for what no schema can say."""
+    definitions: dict[str, Any] = {}
+    sections = {}
+    for name, section in SECTIONS.items():
+        schema = section.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= schema.pop("$defs", {})
+        properties = schema["properties"]
+        spellings = {**MISSPELT.get(name, {}), **SYNONYMS.get(name, {})}
+        for spelling, key in spellings.items():
+            properties[spelling] = {
+                **properties[key],
+                "deprecated": key not in SYNONYMS.get(name, {}).values(),
+            }
+        for key in properties:
+            # A key without a value keeps its default.
+            properties[key] = _or_null(properties[key])
+        sections[name] = schema
+    quant_type = sections["quantize_config"]["properties"]["quant_type"]["anyOf"][0]
+    quant_type["enum"] = [*quant_type["enum"], *QUANT_TYPES]
+    flat = {"title": "Flat form", "allOf": [sections["cache_config"]]}
+    sectioned = {
+        "title": "Sections",
+        "type": "object",
+        "properties": {
+            **sections,
+            "attention_backend": {
+                "type": ["string", "null"],
+                "description": "Name of the attention backend; the model's own if it is left out.",
+            },
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Acceleration config of Cache-DiT and SGLang Diffusion, as ditplan reads it",
+        "anyOf": [sectioned, flat],
+        "$defs": definitions,
+    }
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    outer = {key: schema[key] for key in ("description", "default", "deprecated") if key in schema}
+    inner = {key: value for key, value in schema.items() if key not in (*outer, "title")}
+    choices = inner["anyOf"] if set(inner) == {"anyOf"} else [inner]
+    if {"type": "null"} not in choices:
+        choices = [*choices, {"type": "null"}]
+    return {**outer, "anyOf": choices}
