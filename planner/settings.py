@@ -30,6 +30,8 @@ class Limits:
     message_bytes: int = 8 << 20
     prompt_bytes: int = 16 << 10
     program_bytes: int = 1 << 20
+    # An executor must not die of one picture: its memory grows with the pixels.
+    pixels: int = 4 << 20
     name_bytes: int = 512
     request_id_bytes: int = 128
     page_size: int = 1000

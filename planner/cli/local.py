@@ -16,6 +16,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from planner.compile.request import MAX_SIDE
+
 START_SECONDS = 30.0
 LOAD_SECONDS = 3600.0
 STOP_SECONDS = 15.0
@@ -37,6 +39,8 @@ def local_service(model: str) -> Iterator[str]:
     # Socket files: no port to be taken by somebody else, no other user to dial in.
     address, own = (f"unix:{directory / name}.sock" for name in ("planner", "executor"))
     serve = ["planner", "serve", "planner", "--listen", address, "--data", str(directory / "data")]
+    # Who runs their own executor may ask all of it.
+    serve += ["--max-pixels", str(MAX_SIDE**2)]
     if Path(model).is_dir():
         serve += ["--model-root", model]
     execute = ["executor", "--planner", address, "--model", model, "--listen", own]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from planner.settings import Limits, Settings
+
 
 @click.group()
 def serve() -> None:
@@ -37,12 +39,20 @@ def serve() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Checkpoints below this directory may be named by path. Repeatable.",
 )
-def planner(listen: str, data: Path, model_roots: tuple[Path, ...]) -> None:
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=Limits().pixels,
+    show_default=True,
+    help="Refuse pictures with more, which an executor's memory might not hold.",
+)
+def planner(listen: str, data: Path, model_roots: tuple[Path, ...], max_pixels: int) -> None:
     """Compile, queue and stream plans to the executors that dial in."""
-    from planner.service.server import ListenError, Settings
+    from planner.service.server import ListenError
     from planner.service.server import serve as serve_planner
 
-    settings = Settings(data=data, listen=listen, model_roots=model_roots)
+    limits = Limits(pixels=max_pixels)
+    settings = Settings(data=data, listen=listen, model_roots=model_roots, limits=limits)
     try:
         asyncio.run(serve_planner(settings))
     except ListenError as error:

@@ -40,6 +40,17 @@ def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limit
         raise invalid(found)
 
 
+def check_size(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
+    """Refuses a picture that is larger than executors are to draw; defaults are filled in."""
+    pixels = spec.height * spec.width
+    if pixels > limits.pixels:
+        text = (
+            f"{spec.height} x {spec.width} are {pixels} pixels, more than the {limits.pixels} "
+            "that this service takes"
+        )
+        raise invalid([Violation(name, text) for name in ("height", "width")])
+
+
 def check_acquire(request: dispatch_pb2.AcquireLeaseRequest, limits: Limits) -> None:
     found = list(_executor(request.executor, limits))
     if not math.isfinite(request.wait_seconds) or request.wait_seconds < 0:

@@ -16,7 +16,7 @@ from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
 from planner.errors import CallRefused, ErrorReason
 from planner.service.admission import Admitted, admit
-from planner.service.checks import check_generation
+from planner.service.checks import check_generation, check_size
 from planner.service.models import ModelLookup
 from planner.service.names import new_id
 from planner.settings import Settings
@@ -52,6 +52,7 @@ class Creation:
         model = self._models.find(request.spec.model, "spec.model")
         offers = self._roster.connected()
         admitted = admit(request.spec, model, offers)
+        check_size(admitted.spec, self._limits)
         why = why_none_matches(admitted.requirement, offers)
         if why is not None and not request.queue_without_executor:
             raise CallRefused(

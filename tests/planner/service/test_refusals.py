@@ -14,7 +14,7 @@ from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2, planner_pb2
 
 from planner.models.catalog import NAMED
-from planner.service.server import Planner, Settings
+from planner.service.server import Limits, Planner, Settings
 from tests.planner.service.peers import (
     MODEL,
     Client,
@@ -84,6 +84,23 @@ async def test_numbers_out_of_range_are_refused(
         refusal = await refused(client.generations.CreateGeneration(request))
     assert refusal.code == INVALID
     assert field in refusal.violations
+
+
+async def test_a_picture_with_too_many_pixels_is_refused(settings: Settings) -> None:
+    few = replace(settings, limits=Limits(pixels=1024 * 512))
+    async with Planner(few) as planner, Client(planner.address) as client:
+        await client.create(queue=True, height=512, width=1024)
+        for changes in ({"height": 528, "width": 1024}, {}):
+            refusal = await refused(
+                client.generations.CreateGeneration(create_request(queue=True, **changes))
+            )
+            assert refusal.code == INVALID
+            assert set(refusal.violations) == {"height", "width"}
+            assert "524288" in refusal.violations["height"]
+    assert "1024 x 1024 are 1048576 pixels" in refusal.message
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        huge = create_request(queue=True, height=16384, width=16384)
+        assert (await refused(client.generations.CreateGeneration(huge))).code == INVALID
 
 
 async def test_a_program_that_does_not_hold_together_is_refused(settings: Settings) -> None:
