@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 import click
@@ -42,4 +43,9 @@ def cli() -> None:
 
 
 def main() -> None:
-    cli(prog_name="ditplan")
+    try:
+        cli(prog_name="ditplan")
+    except OSError as error:
+        # What no command expects, as a full disk under standard output.
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

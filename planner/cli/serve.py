@@ -12,6 +12,14 @@ import click
 from planner.settings import Limits, Settings
 
 
+def _check_port(context: click.Context, parameter: click.Parameter, address: str) -> str:
+    """gRPC would take a port that is too large for another one."""
+    port = address.rpartition(":")[2]
+    if not address.startswith(("unix:", "dns:")) and not (port.isdecimal() and int(port) < 65_536):
+        raise click.BadParameter(f"{address!r} is not HOST:PORT")
+    return address
+
+
 @click.group()
 def serve() -> None:
     """Run a planner or an executor as a service."""
@@ -23,6 +31,7 @@ def serve() -> None:
     default="127.0.0.1:7330",
     show_default=True,
     metavar="HOST:PORT",
+    callback=_check_port,
     help="Where clients and executors dial; port 0 takes any free one, unix:PATH a socket.",
 )
 @click.option(
@@ -48,7 +57,7 @@ def serve() -> None:
 )
 def planner(listen: str, data: Path, model_roots: tuple[Path, ...], max_pixels: int) -> None:
     """Compile, queue and stream plans to the executors that dial in."""
-    from planner.service.server import ListenError
+    from planner.service.server import ListenError, UnusableDirectoryError
     from planner.service.server import serve as serve_planner
 
     limits = Limits(pixels=max_pixels)
@@ -57,6 +66,8 @@ def planner(listen: str, data: Path, model_roots: tuple[Path, ...], max_pixels: 
         asyncio.run(serve_planner(settings))
     except ListenError as error:
         raise click.BadParameter(str(error), param_hint="--listen") from None
+    except UnusableDirectoryError as error:
+        raise click.BadParameter(str(error), param_hint="--data") from None
 
 
 @serve.command(

@@ -32,10 +32,17 @@ from planner.service.planner_service import PlannerService
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
 from planner.settings import Limits, Settings, Timing
-from planner.store.artifacts import ArtifactFiles
-from planner.store.sqlite import SqliteStore
+from planner.store.directory import DataDirectory, UnusableDirectoryError
 
-__all__ = ["Limits", "ListenError", "Planner", "Settings", "Timing", "serve"]
+__all__ = [
+    "Limits",
+    "ListenError",
+    "Planner",
+    "Settings",
+    "Timing",
+    "UnusableDirectoryError",
+    "serve",
+]
 
 _SERVICES = (
     planner_pb2.DESCRIPTOR.services_by_name["PlannerService"].full_name,
@@ -52,19 +59,21 @@ class ListenError(Exception):
 
 
 class Planner:
-    """A running planner: ``async with Planner(settings) as planner`` serves at ``address``."""
+    """A running planner: ``async with Planner(settings) as planner`` serves at ``address``.
+
+    Raises UnusableDirectoryError where the settings' data directory cannot be had.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.address = ""
         self._settings = settings
-        settings.data.mkdir(parents=True, exist_ok=True)
-        self._store = SqliteStore(settings.data / "ditplan.sqlite3")
-        files = ArtifactFiles(settings.data / "artifacts")
+        self._data = DataDirectory(settings.data)
         timing, limits = settings.timing, settings.limits
         self._shutdown = Shutdown()
         self._notices = Notices()
         self._sessions = Sessions()
-        store, shutdown, notices = self._store, self._shutdown, self._notices
+        store, files = self._data.store, self._data.files
+        shutdown, notices = self._shutdown, self._notices
         roster = Roster(timing.connected_grace)
         models = ModelLookup(settings.model_roots, roster)
         self._settlement = Settlement(store, files, roster, notices, self._sessions, timing, limits)
@@ -135,7 +144,7 @@ class Planner:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
-        self._store.close()
+        self._data.close()
         log.info("planner_stopped", address=self.address)
 
     async def __aenter__(self) -> Self:

@@ -271,7 +271,7 @@ async def test_artifacts_cannot_be_read_or_written_elsewhere(settings: Settings,
         assert refusal.code == INVALID
         assert "header.name" in refusal.violations
     written = [p.name for p in settings.data.rglob("*") if p.is_file()]
-    assert [name for name in written if not name.startswith("ditplan.sqlite3")] == []
+    assert [name for name in written if not name.startswith("ditplan.")] == []
 
 
 async def test_unknown_things_are_not_found(settings: Settings) -> None:

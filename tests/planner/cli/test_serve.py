@@ -1,0 +1,51 @@
+"""``ditplan serve planner`` says in one line why it cannot serve."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from planner.store.directory import DataDirectory
+
+DITPLAN = (sys.executable, "-m", "planner")
+
+
+def serve(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = (*DITPLAN, "serve", "planner", "--data", str(data), *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "garbage", "127.0.0.1:", "[::1]:x"])
+def test_an_address_without_a_port_is_refused(tmp_path: Path, address: str) -> None:
+    done = serve(tmp_path, "--listen", address)
+    assert done.returncode == 2
+    assert f"'{address}' is not HOST:PORT" in done.stderr
+
+
+def test_a_directory_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    held = DataDirectory(tmp_path / "held")
+    try:
+        for data, why in (
+            (tmp_path / "file" / "data", "Not a directory"),
+            (tmp_path / "held", "another planner uses it"),
+        ):
+            done = serve(data, "--listen", "127.0.0.1:0")
+            assert done.returncode == 2
+            assert why in done.stderr
+            assert "Traceback" not in done.stderr
+    finally:
+        held.close()
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("generate", "--help")])
+def test_a_full_disk_under_the_output_is_one_line(arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            (*DITPLAN, *arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: [Errno 28] No space left on device\n"
