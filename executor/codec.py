@@ -171,6 +171,7 @@ def _column_from_proto(message: plan_pb2.Column, path: str) -> Column:
             if message.HasField("calibrator")
             else None
         ),
+        reuses_cond_diff=message.reuses_cond_diff,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ditplan.identity import plan_id
 from ditplan.v1 import plan_pb2, planner_pb2
 
+from planner.codec_cost import cost_from_proto, cost_to_proto
 from planner.compile.plan import (
     AdaptiveRule,
     Branch,
@@ -60,6 +61,7 @@ def plan_to_proto(program: Program, estimate: Estimate) -> plan_pb2.Plan:
         estimate=plan_pb2.Estimate(
             min_computed_steps=estimate.min_computed_steps,
             max_computed_steps=estimate.max_computed_steps,
+            cost=None if estimate.cost is None else cost_to_proto(estimate.cost),
         ),
     )
 
@@ -173,7 +175,8 @@ def received_program(message: plan_pb2.Program) -> Program:
 
 
 def estimate_from_proto(message: plan_pb2.Estimate) -> Estimate:
-    return Estimate(message.min_computed_steps, message.max_computed_steps)
+    cost = cost_from_proto(message.cost) if message.HasField("cost") else None
+    return Estimate(message.min_computed_steps, message.max_computed_steps, cost)
 
 
 def model_to_proto(model: Architecture) -> plan_pb2.Model:
@@ -250,6 +253,7 @@ def _column_to_proto(column: Column) -> plan_pb2.Column:
         block_lists=column.block_lists,
         fn_compute_blocks=column.fn_compute_blocks,
         bn_compute_blocks=column.bn_compute_blocks,
+        reuses_cond_diff=column.reuses_cond_diff,
     )
     if column.calibrator is not None:
         message.calibrator.CopyFrom(_calibrator_to_proto(column.calibrator))
@@ -307,6 +311,7 @@ def _column_from_proto(message: plan_pb2.Column, field: str) -> Column:
         fn_compute_blocks=message.fn_compute_blocks,
         bn_compute_blocks=message.bn_compute_blocks,
         calibrator=calibrator,
+        reuses_cond_diff=message.reuses_cond_diff,
     )
 
 

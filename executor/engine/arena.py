@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from executor.engine import program
@@ -10,6 +12,7 @@ from executor.engine.families import Streams
 from executor.engine.forecasts import FoCa, Forecast, Reuse, TaylorSeer
 from executor.engine.program import (
     AdaptiveRule,
+    Branch,
     CacheType,
     Calibrator,
     Column,
@@ -28,6 +31,10 @@ class Arena:
             ColumnState(column, [step[c] for step in program.steps])
             for c, column in enumerate(program.columns)
         )
+        for column, state in zip(program.columns, self.columns, strict=True):
+            if column.reuses_cond_diff:
+                conditional = replace(column, branch=Branch.COND, reuses_cond_diff=False)
+                state.measured_by = self.columns[program.columns.index(conditional)]
 
 
 class ColumnState:
@@ -42,6 +49,7 @@ class ColumnState:
         kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
         self._last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
         self._last_cached = max((s for s, kind in kinds if kind is not OpKind.FULL), default=-1)
+        self.measured_by = self
         self.refresh()
 
     def refresh(self) -> None:
@@ -56,6 +64,7 @@ class ColumnState:
         self._cached_steps = 0
         self._streak = 0
         self._accumulated = 0.0
+        self._measured: tuple[int, float] | None = None
 
     def begin(self) -> None:
         """To be called once a forward, before anything else."""
@@ -69,7 +78,7 @@ class ColumnState:
         kind, diff = op.kind, None
         if op.adaptive is not None:
             assert change is not None
-            kind, diff = self._test(op.adaptive, change)
+            kind, diff = self._test(step, op.adaptive, change)
         if kind is OpKind.CACHED:
             self._streak += 1
             self._cached_steps += 1
@@ -80,7 +89,7 @@ class ColumnState:
                 self._reference, self._reference_mean = change, change.abs().mean()
         return OpOutcome(kind, diff)
 
-    def _test(self, rule: AdaptiveRule, change: Tensor) -> tuple[OpKind, float | None]:
+    def _test(self, step: int, rule: AdaptiveRule, change: Tensor) -> tuple[OpKind, float | None]:
         """The DBCache test (semantics of Cache-DiT).
 
         The residual diff is the relative L1 change of what the first blocks add, against the last
@@ -96,7 +105,12 @@ class ColumnState:
             return OpKind.FULL, None
         if rule.residual_diff_threshold >= 1:
             return OpKind.CACHED, None
-        diff = float((self._reference - change).abs().mean() / self._reference_mean)
+        measured = self.measured_by._measured
+        if measured is not None and measured[0] == step:
+            diff = measured[1]
+        else:
+            diff = float((self._reference - change).abs().mean() / self._reference_mean)
+        self._measured = (step, diff)
         if diff > 0:
             self._accumulated += diff
         return (OpKind.CACHED if diff < rule.residual_diff_threshold else OpKind.FULL), diff

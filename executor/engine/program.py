@@ -78,7 +78,11 @@ class Calibrator:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A block group of a target under one branch: computed or cached as a whole."""
+    """A block group of a target under one branch: computed or cached as a whole.
+
+    ``reuses_cond_diff``: its test takes the residual diff that the conditional branch measured in
+    the same step, where there is one.
+    """
 
     target: str
     branch: Branch
@@ -86,6 +90,7 @@ class Column:
     fn_compute_blocks: int = 0
     bn_compute_blocks: int = 0
     calibrator: Calibrator | None = None
+    reuses_cond_diff: bool = False
 
 
 @dataclass(frozen=True, slots=True)

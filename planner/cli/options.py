@@ -12,13 +12,17 @@ from planner.compile.request import Request
 
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --steps, --gpus, --height, --width and --guidance, passed on as one ``request``."""
+    """Adds the options that make up a request, passed on as one ``request``."""
 
     @click.option("--steps", type=int, help="Denoising steps.  [default: the config's or model's]")
     @click.option("--gpus", type=int, help="GPUs that share the run.  [default: 1]")
     @click.option("--height", type=int, help="Pixels.  [default: the model's]")
     @click.option("--width", type=int, help="Pixels.  [default: the model's]")
     @click.option("--guidance", type=float, help="Guidance scale.  [default: the model's]")
+    @click.option("--frames", type=int, help="Of a film.  [default: the model's]")
+    @click.option(
+        "--negative-prompt", is_flag=True, help="The run has one; some models need it for guidance."
+    )
     @wraps(command)
     def with_request(
         *arguments: Any,
@@ -27,9 +31,11 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         height: int | None,
         width: int | None,
         guidance: float | None,
+        frames: int | None,
+        negative_prompt: bool,
         **options: Any,
     ) -> Any:
-        request = Request(steps, gpus, height, width, guidance)
+        request = Request(steps, gpus, height, width, guidance, frames, negative_prompt)
         return command(*arguments, request=request, **options)
 
     return with_request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from planner.compile.plan import Branch
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import CacheConfig
 from planner.diagnostics import Severity
@@ -11,11 +12,15 @@ _SECTION = "cache_config"
 
 
 def check_cache(
-    config: AccelerationConfig, cache: CacheConfig, model: ModelFacts, steps: int
+    config: AccelerationConfig,
+    cache: CacheConfig,
+    model: ModelFacts,
+    steps: int,
+    branches: tuple[Branch, ...],
 ) -> None:
     """Reports every fault that one look at the section, the model and the step count finds."""
     _check_calibrator(config, cache)
-    _check_branches(config, cache)
+    _check_branches(config, cache, len(branches))
     _check_blocks(config, cache, model)
     _check_steps(config, cache, steps)
 
@@ -34,8 +39,25 @@ def _check_calibrator(config: AccelerationConfig, cache: CacheConfig) -> None:
         )
 
 
-def _check_branches(config: AccelerationConfig, cache: CacheConfig) -> None:
-    if cache.enable_separate_cfg:
+def _check_branches(config: AccelerationConfig, cache: CacheConfig, forwards: int) -> None:
+    if cache.enable_separate_cfg is False and forwards > 1:
+        config.report(
+            Severity.WARNING,
+            "two-branches",
+            (_SECTION, "enable_separate_cfg"),
+            "this request runs two forwards a step; their caches are kept apart all the same",
+            "enable_separate_cfg: true",
+        )
+    hint = cache.force_refresh_step_hint
+    if hint is not None and hint % forwards:
+        config.report(
+            Severity.ERROR,
+            "refresh-within-step",
+            (_SECTION, "force_refresh_step_hint"),
+            f"the hint counts forwards, of which a step has {forwards}: {hint} is within a step",
+            f"force_refresh_step_hint: {hint + 1}",
+        )
+    if cache.enable_separate_cfg and forwards == 1:
         config.report(
             Severity.HINT,
             "one-branch",

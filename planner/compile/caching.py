@@ -23,29 +23,59 @@ from planner.models.facts import ModelFacts
 
 
 def cache_columns(
-    config: AccelerationConfig, cache: CacheConfig, model: ModelFacts, steps: int
-) -> list[tuple[Column, tuple[Op, ...]]]:
-    """One column for every block group, with one op a step. Faults are reported to the config."""
-    check_cache(config, cache, model, steps)
-    mask = resolve_mask(config, cache, steps)
-    rule = _rule(cache, mask, steps)
-    ops = schedule(rule, steps)
-    explain_bounds(config, rule, ops)
+    config: AccelerationConfig,
+    cache: CacheConfig,
+    model: ModelFacts,
+    steps: int,
+    branches: tuple[Branch, ...],
+) -> list[tuple[Column, tuple[Op | None, ...]]]:
+    """One column for every forward of every block group, with one op a step.
+
+    A target that has only some of the steps follows the rule by itself: warm-up, mask and limits
+    count its own steps. Faults are reported to the config.
+    """
+    check_cache(config, cache, model, steps, branches)
     calibrator = _calibrator(cache)
-    return [
-        (
-            Column(
-                target=group.target,
-                branch=Branch.COND,
-                block_lists=group.block_lists,
-                fn_compute_blocks=cache.Fn_compute_blocks,
-                bn_compute_blocks=cache.Bn_compute_blocks,
-                calibrator=calibrator,
-            ),
-            ops,
-        )
-        for group in model.groups
-    ]
+    if cache.cfg_compute_first:
+        branches = branches[::-1]
+    columns = []
+    for target in model.architecture.targets:
+        own = model.steps_of(target.name, steps)
+        ops = _target_ops(config, cache, own, steps, len(branches))
+        columns += [
+            (
+                Column(
+                    target=target.name,
+                    branch=branch,
+                    block_lists=group.block_lists,
+                    fn_compute_blocks=cache.Fn_compute_blocks,
+                    bn_compute_blocks=cache.Bn_compute_blocks,
+                    calibrator=calibrator,
+                    reuses_cond_diff=(
+                        branch is Branch.UNCOND
+                        and not cache.cfg_diff_compute_separate
+                        and not cache.cfg_compute_first
+                    ),
+                ),
+                ops,
+            )
+            for branch in branches
+            for group in model.groups
+            if group.target == target.name
+        ]
+    return columns
+
+
+def _target_ops(
+    config: AccelerationConfig, cache: CacheConfig, own: range, steps: int, forwards: int
+) -> tuple[Op | None, ...]:
+    """The ops of a target's own steps, None in the steps that it does not have."""
+    if not own:
+        return (None,) * steps
+    rule = _rule(cache, resolve_mask(config, cache, own, steps), len(own), forwards)
+    ops = schedule(rule, len(own))
+    explain_bounds(config, rule, ops)
+    return (None,) * own.start + ops + (None,) * (steps - own.stop)
 
 
 def _calibrator(cache: CacheConfig) -> Calibrator:
@@ -65,12 +95,13 @@ def _calibrator(cache: CacheConfig) -> Calibrator:
     return Calibrator()
 
 
-def _rule(cache: CacheConfig, mask: tuple[int, ...] | None, steps: int) -> CacheRule:
+def _rule(cache: CacheConfig, mask: tuple[int, ...] | None, steps: int, forwards: int) -> CacheRule:
     def limit(value: int) -> int | None:
         return None if value < 0 else value
 
     accumulated = cache.max_accumulated_residual_diff_threshold
-    refresh = cache.force_refresh_step_hint
+    # The hint counts forwards.
+    refresh = cache.force_refresh_step_hint and cache.force_refresh_step_hint // forwards
     last = steps if cache.force_refresh_step_policy == "repeat" else (refresh or 0) + 1
     return CacheRule(
         test=AdaptiveRule(
@@ -85,6 +116,5 @@ def _rule(cache: CacheConfig, mask: tuple[int, ...] | None, steps: int) -> Cache
         warmup_interval=cache.warmup_interval,
         mask=mask,
         static_mask=cache.steps_computation_policy == "static",
-        # One forward a step, so the hint, which counts forwards, counts steps.
         refresh_steps=frozenset(range(refresh, min(last, steps), refresh) if refresh else ()),
     )

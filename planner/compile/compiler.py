@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from planner.compile.caching import cache_columns
+from planner.compile.estimate import estimate_cost
 from planner.compile.plan import (
     Branch,
     Column,
@@ -18,7 +19,7 @@ from planner.compile.plan import (
 )
 from planner.compile.program_check import program_faults
 from planner.compile.request import Request, check_request, with_defaults
-from planner.compile.rule import bounds
+from planner.compile.rule import Bounds, bounds
 from planner.compile.topology import resolve_topology
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
@@ -62,7 +63,7 @@ def compile_config(config: str | bytes, model: ModelFacts, request: Request) -> 
         placement=_placement(source),
         attention_backend=_attention_backend(source, topology),
     )
-    return _finished(source, program, request)
+    return _finished(source, program, model, request)
 
 
 def compile_program(program: Program, model: ModelFacts, request: Request) -> Compilation:
@@ -85,25 +86,43 @@ def compile_program(program: Program, model: ModelFacts, request: Request) -> Co
         source.report(Severity.ERROR, "malformed-program", ("program", *path), message)
     if has_errors(source.diagnostics):
         return _failed(source, request)
-    return _finished(source, program, request)
+    return _finished(source, program, model, request)
 
 
 def _columns(
     source: AccelerationConfig, model: ModelFacts, request: Request
 ) -> tuple[tuple[Column, ...], tuple[tuple[Op | None, ...], ...]]:
-    """Columns and their ops by step. Every group of every target runs one forward a step."""
-    steps = request.num_inference_steps
-    assert steps is not None
-    if source.cache is None:
-        columns = tuple(
-            Column(group.target, Branch.COND, group.block_lists) for group in model.groups
-        )
-        return columns, (tuple(Op(OpKind.FULL, Reason.NO_CACHE) for _ in columns),) * steps
-    by_column = cache_columns(source, source.cache, model, steps)
+    """Columns and their ops by step, in the order in which a step runs its forwards."""
+    branches = (Branch.COND, Branch.UNCOND)[: _forwards(model, request)]
+    by_column = (
+        _uncached_columns(model, request.steps, branches)
+        if source.cache is None
+        else cache_columns(source, source.cache, model, request.steps, branches)
+    )
     return (
         tuple(column for column, _ in by_column),
         tuple(zip(*(ops for _, ops in by_column), strict=True)),
     )
+
+
+def _forwards(model: ModelFacts, request: Request) -> int:
+    return model.guidance.forwards(request.guidance_scale, negative_prompt=request.negative_prompt)
+
+
+def _uncached_columns(
+    model: ModelFacts, steps: int, branches: tuple[Branch, ...]
+) -> list[tuple[Column, tuple[Op | None, ...]]]:
+    full = Op(OpKind.FULL, Reason.NO_CACHE)
+    return [
+        (
+            Column(target.name, branch, group.block_lists),
+            tuple(full if i in model.steps_of(target.name, steps) else None for i in range(steps)),
+        )
+        for target in model.architecture.targets
+        for branch in branches
+        for group in model.groups
+        if group.target == target.name
+    ]
 
 
 def _placement(source: AccelerationConfig) -> Placement:
@@ -131,14 +150,18 @@ def _attention_backend(source: AccelerationConfig, topology: Topology) -> str:
     return "native" if topology.ulysses_size * topology.ring_size > 1 else ""
 
 
-def _finished(source: AccelerationConfig, program: Program, request: Request) -> Compilation:
-    by_column = [
-        bounds(op for step in program.steps if (op := step[c]) is not None)
-        for c in range(len(program.columns))
-    ]
+def _finished(
+    source: AccelerationConfig, program: Program, model: ModelFacts, request: Request
+) -> Compilation:
+    by_target: dict[str, list[Bounds]] = {}
+    for c, column in enumerate(program.columns):
+        ops = [op for step in program.steps if (op := step[c]) is not None]
+        by_target.setdefault(column.target, []).append(bounds(ops))
+    # A step counts once, whatever the number of its forwards; targets do not share steps.
     estimate = Estimate(
-        min_computed_steps=max(column.min_computed for column in by_column),
-        max_computed_steps=max(column.max_computed for column in by_column),
+        min_computed_steps=sum(max(b.min_computed for b in each) for each in by_target.values()),
+        max_computed_steps=sum(max(b.max_computed for b in each) for each in by_target.values()),
+        cost=estimate_cost(program, model, request),
     )
     world_size = program.topology.world_size
     return Compilation(program, estimate, replace(request, world_size=world_size), _ordered(source))

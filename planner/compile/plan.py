@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from planner.compile.cost import Cost
 from planner.models.facts import Architecture
 
 
@@ -127,7 +128,11 @@ class Calibrator:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A block group of a target under one branch: computed or cached as a whole."""
+    """A block group of a target under one branch: computed or cached as a whole.
+
+    ``reuses_cond_diff``: its test takes the residual diff that the conditional branch measured in
+    the same step, where there is one.
+    """
 
     target: str
     branch: Branch
@@ -135,6 +140,7 @@ class Column:
     fn_compute_blocks: int = 0
     bn_compute_blocks: int = 0
     calibrator: Calibrator | None = None
+    reuses_cond_diff: bool = False
 
     @property
     def group(self) -> str:
@@ -189,8 +195,10 @@ class Program:
 class Estimate:
     """What a program should cost.
 
-    A step counts as computed when at least one of its columns computes every block.
+    A step counts as computed when at least one of its columns computes every block. ``cost`` is
+    None for a model whose layers are not known.
     """
 
     min_computed_steps: int
     max_computed_steps: int
+    cost: Cost | None = None

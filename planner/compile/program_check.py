@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from planner.compile.plan import (
+    Branch,
     Calibrator,
     Column,
     Dmd,
@@ -35,13 +36,15 @@ def program_faults(
         return
     yield from _topology_faults(program.topology, model, world_size)
     yield from _placement_faults(program.placement)
-    expected = [(group.target, group.block_lists) for group in model.groups]
-    columns = [(column.target, column.block_lists) for column in program.columns]
-    if sorted(columns) != sorted(expected):
-        yield ("columns",), f"they are for the block groups {columns}, the model has {expected}"
-        return
+    expected = sorted((group.target, group.block_lists) for group in model.groups)
+    for branch in dict.fromkeys([Branch.COND, *(column.branch for column in program.columns)]):
+        columns = sorted((c.target, c.block_lists) for c in program.columns if c.branch is branch)
+        if columns != expected:
+            found = f"the {branch.value} branch has the block groups {columns}"
+            yield ("columns",), f"{found}, the model {expected}"
+            return
     for c, column in enumerate(program.columns):
-        yield from _column_faults(program, c, column)
+        yield from _column_faults(program, model, c, column)
 
 
 def _topology_faults(
@@ -75,7 +78,9 @@ def _placement_faults(placement: Placement) -> Iterator[tuple[Path, str]]:
         yield ("placement", "exclude_layers"), "layers are excluded from no quantization"
 
 
-def _column_faults(program: Program, c: int, column: Column) -> Iterator[tuple[Path, str]]:
+def _column_faults(
+    program: Program, model: ModelFacts, c: int, column: Column
+) -> Iterator[tuple[Path, str]]:
     blocks = program.model.target(column.target).num_blocks(column.block_lists)
     fn, bn = column.fn_compute_blocks, column.bn_compute_blocks
     if fn + bn > blocks:
@@ -83,11 +88,15 @@ def _column_faults(program: Program, c: int, column: Column) -> Iterator[tuple[P
     for key, message in _range_faults(CacheConfig, _forecast_keys(column.calibrator)):
         yield ("columns", c, "calibrator", *key), message
     computed = False
+    own = model.steps_of(column.target, program.num_inference_steps)
     for i, step in enumerate(program.steps):
         op, path = step[c], ("steps", i, "ops", c)
-        if op is None:
-            yield path, f"nothing is said about {column.group}"
+        if (op is None) == (i in own):
+            verb = "nothing is said about" if op is None else "there is no forward of"
+            yield path, f"{verb} {column.group}"
             return
+        if op is None:
+            continue
         if op.kind is OpKind.FULL:
             computed = True
         elif op.refresh or not computed:

@@ -13,6 +13,7 @@ from planner.models.guidance import GuidanceKind
 MAX_STEPS = 1000
 MAX_SIDE = 16384
 MAX_WORLD_SIZE = 4096
+MAX_FRAMES = 1025
 MAX_GUIDANCE_SCALE = 1000
 
 
@@ -25,6 +26,14 @@ class Request:
     height: int | None = None
     width: int | None = None
     guidance_scale: float | None = None
+    num_frames: int | None = None
+    negative_prompt: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Steps of a request whose defaults are filled in."""
+        assert self.num_inference_steps is not None
+        return self.num_inference_steps
 
 
 def with_defaults(request: Request, model: ModelFacts) -> Request:
@@ -32,7 +41,7 @@ def with_defaults(request: Request, model: ModelFacts) -> Request:
     defaults = model.defaults
     given = {
         name: getattr(defaults, name)
-        for name in ("num_inference_steps", "height", "width")
+        for name in ("num_inference_steps", "height", "width", "num_frames")
         if getattr(request, name) is None
     }
     return replace(request, **given)
@@ -56,6 +65,7 @@ def check_request(source: AccelerationConfig, model: ModelFacts, request: Reques
         if not multiple <= side <= MAX_SIDE or side % multiple:
             nearest = min(max(round(side / multiple), 1), MAX_SIDE // multiple) * multiple
             error(name, f"multiples of {multiple} up to {MAX_SIDE}", f"nearest: {nearest}")
+    _check_frames(source, model, request)
     guidance = request.guidance_scale
     if guidance is not None:
         if not math.isfinite(guidance) or not 0 <= guidance <= MAX_GUIDANCE_SCALE:
@@ -67,3 +77,20 @@ def check_request(source: AccelerationConfig, model: ModelFacts, request: Reques
                 ("guidance_scale",),
                 "this model runs without guidance: guidance_scale has no effect",
             )
+
+
+def _check_frames(source: AccelerationConfig, model: ModelFacts, request: Request) -> None:
+    frames, multiple = request.num_frames, model.defaults.frame_multiple
+    if frames is None:
+        return
+    if model.defaults.num_frames is None:
+        message = f"{frames} is not allowed; this model makes pictures"
+        source.report(Severity.ERROR, "invalid-request", ("num_frames",), message)
+    elif not 1 <= frames <= MAX_FRAMES or (frames - 1) % multiple:
+        nearest = min(max(round((frames - 1) / multiple), 0), (MAX_FRAMES - 1) // multiple)
+        message = (
+            f"{frames} is not allowed; allowed: one more than a multiple of {multiple}, "
+            f"up to {MAX_FRAMES}"
+        )
+        hint = f"nearest: {nearest * multiple + 1}"
+        source.report(Severity.ERROR, "invalid-request", ("num_frames",), message, hint)

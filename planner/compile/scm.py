@@ -11,12 +11,17 @@ _PATH = ("cache_config", "steps_computation_mask")
 
 
 def resolve_mask(
-    config: AccelerationConfig, cache: CacheConfig, steps: int
+    config: AccelerationConfig, cache: CacheConfig, own: range, run_steps: int
 ) -> tuple[int, ...] | None:
-    """The mask, or None where there is none or it cannot be used (which is reported)."""
+    """The mask of a target's own steps, or None where there is none that can be used.
+
+    Presets and bins are laid out over the own steps; a list is for the whole run, of which the
+    target gets its part. Faults are reported to the config.
+    """
     choice = cache.steps_computation_mask
     if choice is None:
         return None
+    steps = len(own)
     if isinstance(choice, str):
         if not has_preset(steps):
             config.report(
@@ -27,33 +32,28 @@ def resolve_mask(
             )
             return None
         return tuple(preset_mask(choice, steps))
-    mask = _woven(config, choice, steps) if isinstance(choice, MaskBins) else list(choice)
+    mask = (
+        _woven(config, choice, steps)
+        if isinstance(choice, MaskBins)
+        else _listed(config, choice, own, run_steps)
+    )
     if mask is None:
-        return None
-    if len(mask) != steps:
-        config.report(
-            Severity.ERROR,
-            "mask-length",
-            _PATH,
-            f"the mask has {len(mask)} entries, the run {steps} steps",
-            f"use a mask of {steps} entries, or run {len(mask)} steps",
-        )
         return None
     if mask[0] == 0:
         config.report(
             Severity.ERROR,
             "mask-starts-cached",
             _PATH,
-            "the mask caches step 0, before anything is computed that could be reused",
+            f"the mask caches step {own.start}, before anything is computed that could be reused",
             "start the mask with 1",
         )
         return None
-    if mask[-1] == 0:
+    if mask[-1] == 0 and own.stop == run_steps:
         config.report(
             Severity.WARNING,
             "last-step-cached",
             _PATH,
-            f"the mask caches the last step, {steps - 1}, whose error nothing corrects",
+            f"the mask caches the last step, {own.stop - 1}, whose error nothing corrects",
             "end the mask with 1",
         )
     return tuple(mask)
@@ -74,3 +74,18 @@ def _woven(config: AccelerationConfig, bins: MaskBins, steps: int) -> list[int] 
             f"the bins cover {covered} steps; the last {covered - steps} are cut off",
         )
     return mask
+
+
+def _listed(
+    config: AccelerationConfig, mask: list[int], own: range, run_steps: int
+) -> list[int] | None:
+    if len(mask) == run_steps:
+        return mask[own.start : own.stop]
+    config.report(
+        Severity.ERROR,
+        "mask-length",
+        _PATH,
+        f"the mask has {len(mask)} entries, the run {run_steps} steps",
+        f"use a mask of {run_steps} entries, or run {len(mask)} steps",
+    )
+    return None

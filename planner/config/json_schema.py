@@ -51,7 +51,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    outer = {key: schema[key] for key in ("description", "default", "deprecated") if key in schema}
+    outer: dict[str, Any] = {
+        key: schema[key] for key in ("description", "default", "deprecated") if key in schema
+    }
     inner = {key: value for key, value in schema.items() if key not in (*outer, "title")}
     choices = inner["anyOf"] if set(inner) == {"anyOf"} else [inner]
     if {"type": "null"} not in choices:

@@ -63,6 +63,8 @@ def request_in_words(request: Request, times: str = "×") -> str:
     parts = [f"{request.num_inference_steps} steps"]
     if request.width and request.height:
         parts.append(f"{request.width} {times} {request.height} pixels")
+    if request.num_frames is not None:
+        parts.append(f"{request.num_frames} frames")
     if request.guidance_scale is not None:
         parts.append(f"guidance {request.guidance_scale:g}")
     world = request.world_size or 1

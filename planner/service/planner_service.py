@@ -33,10 +33,18 @@ class PlannerService(PlannerServiceServicer):
         model = self._models.find(request.model, "model")
         given = {
             name: getattr(request, name)
-            for name in ("num_inference_steps", "world_size", "height", "width", "guidance_scale")
+            for name in (
+                "num_inference_steps",
+                "world_size",
+                "height",
+                "width",
+                "guidance_scale",
+                "num_frames",
+            )
             if request.HasField(name)
         }
-        compilation = compile_config(request.config, model.facts, Request(**given))
+        asked = Request(**given, negative_prompt=request.negative_prompt)
+        compilation = compile_config(request.config, model.facts, asked)
         _, plan, diagnostics = compiled_plan(compilation)
         return planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
 

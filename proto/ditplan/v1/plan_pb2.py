@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64itplan/v1/plan.proto\x12\nditplan.v1\"e\n\x04Plan\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12$\n\x07program\x18\x02 \x01(\x0b\x32\x13.ditplan.v1.Program\x12&\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x14.ditplan.v1.Estimate\"\x98\x02\n\x07Program\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.ditplan.v1.Model\x12\x1b\n\x13num_inference_steps\x18\x02 \x01(\r\x12#\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\x12.ditplan.v1.Column\x12\x1b\n\x03ops\x18\x04 \x03(\x0b\x32\x0e.ditplan.v1.Op\x12\x1f\n\x05steps\x18\x05 \x03(\x0b\x32\x10.ditplan.v1.Step\x12&\n\x08topology\x18\x06 \x01(\x0b\x32\x14.ditplan.v1.Topology\x12(\n\tplacement\x18\x07 \x01(\x0b\x32\x15.ditplan.v1.Placement\x12\x19\n\x11\x61ttention_backend\x18\x08 \x01(\t\"T\n\x05Model\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x16\n\x0epipeline_class\x18\x02 \x01(\t\x12#\n\x07targets\x18\x03 \x03(\x0b\x32\x12.ditplan.v1.Target\"\x96\x01\n\x06Target\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11transformer_class\x18\x02 \x01(\t\x12*\n\x0b\x62lock_lists\x18\x03 \x03(\x0b\x32\x15.ditplan.v1.BlockList\x12\x1b\n\x13num_attention_heads\x18\x04 \x01(\r\x12\x1a\n\x12\x61ttention_head_dim\x18\x05 \x01(\r\"-\n\tBlockList\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nnum_blocks\x18\x02 \x01(\r\"\xb3\x01\n\x06\x43olumn\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\"\n\x06\x62ranch\x18\x02 \x01(\x0e\x32\x12.ditplan.v1.Branch\x12\x13\n\x0b\x62lock_lists\x18\x03 \x03(\t\x12\x19\n\x11\x66n_compute_blocks\x18\x04 \x01(\r\x12\x19\n\x11\x62n_compute_blocks\x18\x05 \x01(\r\x12*\n\ncalibrator\x18\x06 \x01(\x0b\x32\x16.ditplan.v1.Calibrator\"\xb2\x01\n\nCalibrator\x12)\n\ncache_type\x18\x01 \x01(\x0e\x32\x15.ditplan.v1.CacheType\x12\x0f\n\x07\x65ncoder\x18\x03 \x01(\x08\x12\x1a\n\x10taylorseer_order\x18\x02 \x01(\rH\x00\x12 \n\x04\x66oca\x18\x04 \x01(\x0b\x32\x10.ditplan.v1.FoCaH\x00\x12\x1e\n\x03\x64md\x18\x05 \x01(\x0b\x32\x0f.ditplan.v1.DmdH\x00\x42\n\n\x08\x66orecast\"\x06\n\x04\x46oCa\"J\n\x03\x44md\x12\x0f\n\x07history\x18\x01 \x01(\r\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05ridge\x18\x03 \x01(\x01\x12\x15\n\rsvd_precision\x18\x04 \x01(\t\"\x87\x01\n\x02Op\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.ditplan.v1.OpKind\x12\"\n\x06reason\x18\x02 \x01(\x0e\x32\x12.ditplan.v1.Reason\x12*\n\x08\x61\x64\x61ptive\x18\x03 \x01(\x0b\x32\x18.ditplan.v1.AdaptiveRule\x12\x0f\n\x07refresh\x18\x04 \x01(\x08\"\x8f\x02\n\x0c\x41\x64\x61ptiveRule\x12\x1f\n\x17residual_diff_threshold\x18\x01 \x01(\x01\x12\x1d\n\x10max_cached_steps\x18\x02 \x01(\rH\x00\x88\x01\x01\x12(\n\x1bmax_continuous_cached_steps\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x34\n\'max_accumulated_residual_diff_threshold\x18\x04 \x01(\x01H\x02\x88\x01\x01\x42\x13\n\x11_max_cached_stepsB\x1e\n\x1c_max_continuous_cached_stepsB*\n(_max_accumulated_residual_diff_threshold\"\x13\n\x04Step\x12\x0b\n\x03ops\x18\x01 \x03(\r\"\xfb\x01\n\x08Topology\x12\x12\n\nworld_size\x18\x01 \x01(\r\x12\x11\n\tring_size\x18\x02 \x01(\r\x12\x14\n\x0culysses_size\x18\x03 \x01(\r\x12\x0f\n\x07tp_size\x18\x04 \x01(\r\x12\x18\n\x10ulysses_anything\x18\x05 \x01(\x08\x12\x16\n\x0eulysses_float8\x18\x06 \x01(\x08\x12\x15\n\rulysses_async\x18\x07 \x01(\x08\x12\x1a\n\x12ring_rotate_method\x18\x08 \x01(\t\x12\x1c\n\x14ring_convert_to_fp32\x18\t \x01(\x08\x12\x1e\n\x16\x65xtra_parallel_modules\x18\n \x03(\t\"7\n\tPlacement\x12\x12\n\nquant_type\x18\x01 \x01(\t\x12\x16\n\x0e\x65xclude_layers\x18\x02 \x03(\t\"B\n\x08\x45stimate\x12\x1a\n\x12min_computed_steps\x18\x01 \x01(\r\x12\x1a\n\x12max_computed_steps\x18\x02 \x01(\r*D\n\x06\x42ranch\x12\x16\n\x12\x42RANCH_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42RANCH_COND\x10\x01\x12\x11\n\rBRANCH_UNCOND\x10\x02*^\n\tCacheType\x12\x1a\n\x16\x43\x41\x43HE_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41\x43HE_TYPE_RESIDUAL\x10\x01\x12\x1c\n\x18\x43\x41\x43HE_TYPE_HIDDEN_STATES\x10\x02*]\n\x06OpKind\x12\x17\n\x13OP_KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cOP_KIND_FULL\x10\x01\x12\x12\n\x0eOP_KIND_CACHED\x10\x02\x12\x14\n\x10OP_KIND_ADAPTIVE\x10\x03*\xc0\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_NO_CACHE\x10\x01\x12\x11\n\rREASON_WARMUP\x10\x02\x12\x16\n\x12REASON_SCM_COMPUTE\x10\x03\x12\x14\n\x10REASON_SCM_CACHE\x10\x04\x12\x12\n\x0eREASON_DBCACHE\x10\x05\x12!\n\x1dREASON_CACHED_STEPS_EXHAUSTED\x10\x06\x12,\n(REASON_CONTINUOUS_CACHED_STEPS_EXHAUSTED\x10\x07\x12\x1a\n\x16REASON_THRESHOLD_NEVER\x10\x08\x12\x1b\n\x17REASON_THRESHOLD_ALWAYS\x10\t\x12\x17\n\x13REASON_NO_REFERENCE\x10\n\x12\x11\n\rREASON_REPLAY\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64itplan/v1/plan.proto\x12\nditplan.v1\"e\n\x04Plan\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12$\n\x07program\x18\x02 \x01(\x0b\x32\x13.ditplan.v1.Program\x12&\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x14.ditplan.v1.Estimate\"\x98\x02\n\x07Program\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.ditplan.v1.Model\x12\x1b\n\x13num_inference_steps\x18\x02 \x01(\r\x12#\n\x07\x63olumns\x18\x03 \x03(\x0b\x32\x12.ditplan.v1.Column\x12\x1b\n\x03ops\x18\x04 \x03(\x0b\x32\x0e.ditplan.v1.Op\x12\x1f\n\x05steps\x18\x05 \x03(\x0b\x32\x10.ditplan.v1.Step\x12&\n\x08topology\x18\x06 \x01(\x0b\x32\x14.ditplan.v1.Topology\x12(\n\tplacement\x18\x07 \x01(\x0b\x32\x15.ditplan.v1.Placement\x12\x19\n\x11\x61ttention_backend\x18\x08 \x01(\t\"T\n\x05Model\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x16\n\x0epipeline_class\x18\x02 \x01(\t\x12#\n\x07targets\x18\x03 \x03(\x0b\x32\x12.ditplan.v1.Target\"\x96\x01\n\x06Target\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11transformer_class\x18\x02 \x01(\t\x12*\n\x0b\x62lock_lists\x18\x03 \x03(\x0b\x32\x15.ditplan.v1.BlockList\x12\x1b\n\x13num_attention_heads\x18\x04 \x01(\r\x12\x1a\n\x12\x61ttention_head_dim\x18\x05 \x01(\r\"-\n\tBlockList\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nnum_blocks\x18\x02 \x01(\r\"\xcd\x01\n\x06\x43olumn\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\"\n\x06\x62ranch\x18\x02 \x01(\x0e\x32\x12.ditplan.v1.Branch\x12\x13\n\x0b\x62lock_lists\x18\x03 \x03(\t\x12\x19\n\x11\x66n_compute_blocks\x18\x04 \x01(\r\x12\x19\n\x11\x62n_compute_blocks\x18\x05 \x01(\r\x12*\n\ncalibrator\x18\x06 \x01(\x0b\x32\x16.ditplan.v1.Calibrator\x12\x18\n\x10reuses_cond_diff\x18\x07 \x01(\x08\"\xb2\x01\n\nCalibrator\x12)\n\ncache_type\x18\x01 \x01(\x0e\x32\x15.ditplan.v1.CacheType\x12\x0f\n\x07\x65ncoder\x18\x03 \x01(\x08\x12\x1a\n\x10taylorseer_order\x18\x02 \x01(\rH\x00\x12 \n\x04\x66oca\x18\x04 \x01(\x0b\x32\x10.ditplan.v1.FoCaH\x00\x12\x1e\n\x03\x64md\x18\x05 \x01(\x0b\x32\x0f.ditplan.v1.DmdH\x00\x42\n\n\x08\x66orecast\"\x06\n\x04\x46oCa\"J\n\x03\x44md\x12\x0f\n\x07history\x18\x01 \x01(\r\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05ridge\x18\x03 \x01(\x01\x12\x15\n\rsvd_precision\x18\x04 \x01(\t\"\x87\x01\n\x02Op\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.ditplan.v1.OpKind\x12\"\n\x06reason\x18\x02 \x01(\x0e\x32\x12.ditplan.v1.Reason\x12*\n\x08\x61\x64\x61ptive\x18\x03 \x01(\x0b\x32\x18.ditplan.v1.AdaptiveRule\x12\x0f\n\x07refresh\x18\x04 \x01(\x08\"\x8f\x02\n\x0c\x41\x64\x61ptiveRule\x12\x1f\n\x17residual_diff_threshold\x18\x01 \x01(\x01\x12\x1d\n\x10max_cached_steps\x18\x02 \x01(\rH\x00\x88\x01\x01\x12(\n\x1bmax_continuous_cached_steps\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x34\n\'max_accumulated_residual_diff_threshold\x18\x04 \x01(\x01H\x02\x88\x01\x01\x42\x13\n\x11_max_cached_stepsB\x1e\n\x1c_max_continuous_cached_stepsB*\n(_max_accumulated_residual_diff_threshold\"\x13\n\x04Step\x12\x0b\n\x03ops\x18\x01 \x03(\r\"\xfb\x01\n\x08Topology\x12\x12\n\nworld_size\x18\x01 \x01(\r\x12\x11\n\tring_size\x18\x02 \x01(\r\x12\x14\n\x0culysses_size\x18\x03 \x01(\r\x12\x0f\n\x07tp_size\x18\x04 \x01(\r\x12\x18\n\x10ulysses_anything\x18\x05 \x01(\x08\x12\x16\n\x0eulysses_float8\x18\x06 \x01(\x08\x12\x15\n\rulysses_async\x18\x07 \x01(\x08\x12\x1a\n\x12ring_rotate_method\x18\x08 \x01(\t\x12\x1c\n\x14ring_convert_to_fp32\x18\t \x01(\x08\x12\x1e\n\x16\x65xtra_parallel_modules\x18\n \x03(\t\"7\n\tPlacement\x12\x12\n\nquant_type\x18\x01 \x01(\t\x12\x16\n\x0e\x65xclude_layers\x18\x02 \x03(\t\"b\n\x08\x45stimate\x12\x1a\n\x12min_computed_steps\x18\x01 \x01(\r\x12\x1a\n\x12max_computed_steps\x18\x02 \x01(\r\x12\x1e\n\x04\x63ost\x18\x03 \x01(\x0b\x32\x10.ditplan.v1.Cost\"\x96\x02\n\x04\x43ost\x12\'\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x16.ditplan.v1.ColumnCost\x12\x12\n\nstep_flops\x18\x02 \x01(\x01\x12\x12\n\nfull_flops\x18\x03 \x01(\x01\x12\x11\n\tmin_flops\x18\x04 \x01(\x01\x12\x11\n\tmax_flops\x18\x05 \x01(\x01\x12\x17\n\x0fparameter_bytes\x18\x06 \x01(\x04\x12\x18\n\x10\x61\x63tivation_bytes\x18\x07 \x01(\x04\x12\x18\n\x10\x61ll_to_all_bytes\x18\x08 \x01(\x04\x12\x12\n\nring_bytes\x18\t \x01(\x04\x12\x18\n\x10\x61ll_reduce_bytes\x18\n \x01(\x04\x12\x1c\n\x14\x64\x65\x63ision_collectives\x18\x0b \x01(\r\"K\n\nColumnCost\x12\x12\n\nfull_flops\x18\x01 \x01(\x01\x12\x14\n\x0c\x63\x61\x63hed_flops\x18\x02 \x01(\x01\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x03 \x01(\x04*D\n\x06\x42ranch\x12\x16\n\x12\x42RANCH_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42RANCH_COND\x10\x01\x12\x11\n\rBRANCH_UNCOND\x10\x02*^\n\tCacheType\x12\x1a\n\x16\x43\x41\x43HE_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41\x43HE_TYPE_RESIDUAL\x10\x01\x12\x1c\n\x18\x43\x41\x43HE_TYPE_HIDDEN_STATES\x10\x02*]\n\x06OpKind\x12\x17\n\x13OP_KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cOP_KIND_FULL\x10\x01\x12\x12\n\x0eOP_KIND_CACHED\x10\x02\x12\x14\n\x10OP_KIND_ADAPTIVE\x10\x03*\xc0\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_NO_CACHE\x10\x01\x12\x11\n\rREASON_WARMUP\x10\x02\x12\x16\n\x12REASON_SCM_COMPUTE\x10\x03\x12\x14\n\x10REASON_SCM_CACHE\x10\x04\x12\x12\n\x0eREASON_DBCACHE\x10\x05\x12!\n\x1dREASON_CACHED_STEPS_EXHAUSTED\x10\x06\x12,\n(REASON_CONTINUOUS_CACHED_STEPS_EXHAUSTED\x10\x07\x12\x1a\n\x16REASON_THRESHOLD_NEVER\x10\x08\x12\x1b\n\x17REASON_THRESHOLD_ALWAYS\x10\t\x12\x17\n\x13REASON_NO_REFERENCE\x10\n\x12\x11\n\rREASON_REPLAY\x10\x0b\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ditplan.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BRANCH']._serialized_start=1968
-  _globals['_BRANCH']._serialized_end=2036
-  _globals['_CACHETYPE']._serialized_start=2038
-  _globals['_CACHETYPE']._serialized_end=2132
-  _globals['_OPKIND']._serialized_start=2134
-  _globals['_OPKIND']._serialized_end=2227
-  _globals['_REASON']._serialized_start=2230
-  _globals['_REASON']._serialized_end=2550
+  _globals['_BRANCH']._serialized_start=2384
+  _globals['_BRANCH']._serialized_end=2452
+  _globals['_CACHETYPE']._serialized_start=2454
+  _globals['_CACHETYPE']._serialized_end=2548
+  _globals['_OPKIND']._serialized_start=2550
+  _globals['_OPKIND']._serialized_end=2643
+  _globals['_REASON']._serialized_start=2646
+  _globals['_REASON']._serialized_end=2966
   _globals['_PLAN']._serialized_start=37
   _globals['_PLAN']._serialized_end=138
   _globals['_PROGRAM']._serialized_start=141
@@ -50,23 +50,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BLOCKLIST']._serialized_start=662
   _globals['_BLOCKLIST']._serialized_end=707
   _globals['_COLUMN']._serialized_start=710
-  _globals['_COLUMN']._serialized_end=889
-  _globals['_CALIBRATOR']._serialized_start=892
-  _globals['_CALIBRATOR']._serialized_end=1070
-  _globals['_FOCA']._serialized_start=1072
-  _globals['_FOCA']._serialized_end=1078
-  _globals['_DMD']._serialized_start=1080
-  _globals['_DMD']._serialized_end=1154
-  _globals['_OP']._serialized_start=1157
-  _globals['_OP']._serialized_end=1292
-  _globals['_ADAPTIVERULE']._serialized_start=1295
-  _globals['_ADAPTIVERULE']._serialized_end=1566
-  _globals['_STEP']._serialized_start=1568
-  _globals['_STEP']._serialized_end=1587
-  _globals['_TOPOLOGY']._serialized_start=1590
-  _globals['_TOPOLOGY']._serialized_end=1841
-  _globals['_PLACEMENT']._serialized_start=1843
-  _globals['_PLACEMENT']._serialized_end=1898
-  _globals['_ESTIMATE']._serialized_start=1900
-  _globals['_ESTIMATE']._serialized_end=1966
+  _globals['_COLUMN']._serialized_end=915
+  _globals['_CALIBRATOR']._serialized_start=918
+  _globals['_CALIBRATOR']._serialized_end=1096
+  _globals['_FOCA']._serialized_start=1098
+  _globals['_FOCA']._serialized_end=1104
+  _globals['_DMD']._serialized_start=1106
+  _globals['_DMD']._serialized_end=1180
+  _globals['_OP']._serialized_start=1183
+  _globals['_OP']._serialized_end=1318
+  _globals['_ADAPTIVERULE']._serialized_start=1321
+  _globals['_ADAPTIVERULE']._serialized_end=1592
+  _globals['_STEP']._serialized_start=1594
+  _globals['_STEP']._serialized_end=1613
+  _globals['_TOPOLOGY']._serialized_start=1616
+  _globals['_TOPOLOGY']._serialized_end=1867
+  _globals['_PLACEMENT']._serialized_start=1869
+  _globals['_PLACEMENT']._serialized_end=1924
+  _globals['_ESTIMATE']._serialized_start=1926
+  _globals['_ESTIMATE']._serialized_end=2024
+  _globals['_COST']._serialized_start=2027
+  _globals['_COST']._serialized_end=2305
+  _globals['_COLUMNCOST']._serialized_start=2307
+  _globals['_COLUMNCOST']._serialized_end=2382
 # @@protoc_insertion_point(module_scope)

@@ -327,11 +327,16 @@ class Column(_message.Message):
     FN_COMPUTE_BLOCKS_FIELD_NUMBER: _builtins.int
     BN_COMPUTE_BLOCKS_FIELD_NUMBER: _builtins.int
     CALIBRATOR_FIELD_NUMBER: _builtins.int
+    REUSES_COND_DIFF_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     branch: Global___Branch.ValueType
     fn_compute_blocks: _builtins.int
     """First and last blocks that are computed even on cached steps."""
     bn_compute_blocks: _builtins.int
+    reuses_cond_diff: _builtins.bool
+    """An ADAPTIVE op takes the residual diff that the conditional branch measured
+    in the same step, where there is one.
+    """
     @_builtins.property
     def block_lists(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The block lists that the group runs through, in execution order."""
@@ -349,10 +354,11 @@ class Column(_message.Message):
         fn_compute_blocks: _builtins.int = ...,
         bn_compute_blocks: _builtins.int = ...,
         calibrator: Global___Calibrator | None = ...,
+        reuses_cond_diff: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calibrator", b"calibrator"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_lists", b"block_lists", "bn_compute_blocks", b"bn_compute_blocks", "branch", b"branch", "calibrator", b"calibrator", "fn_compute_blocks", b"fn_compute_blocks", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_lists", b"block_lists", "bn_compute_blocks", b"bn_compute_blocks", "branch", b"branch", "calibrator", b"calibrator", "fn_compute_blocks", b"fn_compute_blocks", "reuses_cond_diff", b"reuses_cond_diff", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,19 +637,120 @@ class Estimate(_message.Message):
 
     MIN_COMPUTED_STEPS_FIELD_NUMBER: _builtins.int
     MAX_COMPUTED_STEPS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     min_computed_steps: _builtins.int
     """Fewest and most steps in which at least one column computes every block."""
     max_computed_steps: _builtins.int
+    @_builtins.property
+    def cost(self) -> Global___Cost:
+        """Absent for a model whose layers are not known."""
+
     def __init__(
         self,
         *,
         min_computed_steps: _builtins.int = ...,
         max_computed_steps: _builtins.int = ...,
+        cost: Global___Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_computed_steps", b"max_computed_steps", "min_computed_steps", b"min_computed_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "max_computed_steps", b"max_computed_steps", "min_computed_steps", b"min_computed_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
+
+@_typing.final
+class Cost(_message.Message):
+    """FLOPs are those of all ranks together, two for each multiplication with its
+    addition; bytes are those of one rank, of the largest share.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    STEP_FLOPS_FIELD_NUMBER: _builtins.int
+    FULL_FLOPS_FIELD_NUMBER: _builtins.int
+    MIN_FLOPS_FIELD_NUMBER: _builtins.int
+    MAX_FLOPS_FIELD_NUMBER: _builtins.int
+    PARAMETER_BYTES_FIELD_NUMBER: _builtins.int
+    ACTIVATION_BYTES_FIELD_NUMBER: _builtins.int
+    ALL_TO_ALL_BYTES_FIELD_NUMBER: _builtins.int
+    RING_BYTES_FIELD_NUMBER: _builtins.int
+    ALL_REDUCE_BYTES_FIELD_NUMBER: _builtins.int
+    DECISION_COLLECTIVES_FIELD_NUMBER: _builtins.int
+    step_flops: _builtins.float
+    """Of the most expensive step, fully computed."""
+    full_flops: _builtins.float
+    """Of a run that caches nothing."""
+    min_flops: _builtins.float
+    """Of a run with the fewest and with the most computed steps."""
+    max_flops: _builtins.float
+    parameter_bytes: _builtins.int
+    """Weights of the transformers."""
+    activation_bytes: _builtins.int
+    """The streams and the widest layer of a block: a lower bound."""
+    all_to_all_bytes: _builtins.int
+    """What a rank sends to others in one fully computed step: queries, keys,
+    values and results of Ulysses attention; keys and values of a ring.
+    """
+    ring_bytes: _builtins.int
+    all_reduce_bytes: _builtins.int
+    """What a rank puts into tensor parallel sums in one fully computed step."""
+    decision_collectives: _builtins.int
+    """Collectives of a run that decide between computing and caching, at most."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnCost]:
+        """In the order of Program.columns."""
+
+    def __init__(
+        self,
+        *,
+        columns: _abc.Iterable[Global___ColumnCost] | None = ...,
+        step_flops: _builtins.float = ...,
+        full_flops: _builtins.float = ...,
+        min_flops: _builtins.float = ...,
+        max_flops: _builtins.float = ...,
+        parameter_bytes: _builtins.int = ...,
+        activation_bytes: _builtins.int = ...,
+        all_to_all_bytes: _builtins.int = ...,
+        ring_bytes: _builtins.int = ...,
+        all_reduce_bytes: _builtins.int = ...,
+        decision_collectives: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes", b"activation_bytes", "all_reduce_bytes", b"all_reduce_bytes", "all_to_all_bytes", b"all_to_all_bytes", "columns", b"columns", "decision_collectives", b"decision_collectives", "full_flops", b"full_flops", "max_flops", b"max_flops", "min_flops", b"min_flops", "parameter_bytes", b"parameter_bytes", "ring_bytes", b"ring_bytes", "step_flops", b"step_flops"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cost: _TypeAlias = Cost  # noqa: Y015
+
+@_typing.final
+class ColumnCost(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FULL_FLOPS_FIELD_NUMBER: _builtins.int
+    CACHED_FLOPS_FIELD_NUMBER: _builtins.int
+    CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    full_flops: _builtins.float
+    """Of the blocks of one forward: all of them, and those that a cached step
+    computes too.
+    """
+    cached_flops: _builtins.float
+    cache_bytes: _builtins.int
+    """What the column's cache holds at its peak."""
+    def __init__(
+        self,
+        *,
+        full_flops: _builtins.float = ...,
+        cached_flops: _builtins.float = ...,
+        cache_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "cached_flops", b"cached_flops", "full_flops", b"full_flops"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColumnCost: _TypeAlias = ColumnCost  # noqa: Y015

@@ -50,6 +50,8 @@ class CompilePlanRequest(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
+    NUM_FRAMES_FIELD_NUMBER: _builtins.int
+    NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A published model name, a name that a connected executor serves, or a
     directory below one of the planner's model roots.
@@ -64,6 +66,10 @@ class CompilePlanRequest(_message.Message):
     """In pixels. Absent: the model's default."""
     width: _builtins.int
     guidance_scale: _builtins.float
+    num_frames: _builtins.int
+    """For models that make films. Absent: the model's default."""
+    negative_prompt: _builtins.bool
+    """Whether a negative prompt is given, which some models need for guidance."""
     def __init__(
         self,
         *,
@@ -74,15 +80,19 @@ class CompilePlanRequest(_message.Message):
         height: _builtins.int | None = ...,
         width: _builtins.int | None = ...,
         guidance_scale: _builtins.float | None = ...,
+        num_frames: _builtins.int | None = ...,
+        negative_prompt: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_inference_steps", b"_num_inference_steps", "_width", b"_width", "_world_size", b"_world_size", "guidance_scale", b"guidance_scale", "height", b"height", "num_inference_steps", b"num_inference_steps", "width", b"width", "world_size", b"world_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_width", b"_width", "_world_size", b"_world_size", "guidance_scale", b"guidance_scale", "height", b"height", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "width", b"width", "world_size", b"world_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_inference_steps", b"_num_inference_steps", "_width", b"_width", "_world_size", b"_world_size", "config", b"config", "guidance_scale", b"guidance_scale", "height", b"height", "model", b"model", "num_inference_steps", b"num_inference_steps", "width", b"width", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_width", b"_width", "_world_size", b"_world_size", "config", b"config", "guidance_scale", b"guidance_scale", "height", b"height", "model", b"model", "negative_prompt", b"negative_prompt", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "width", b"width", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
     _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
     _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
+    _WhichOneofReturnType__num_frames: _TypeAlias = _typing.Literal["num_frames"]  # noqa: Y015
+    _WhichOneofArgType__num_frames: _TypeAlias = _typing.Literal["_num_frames", b"_num_frames"]  # noqa: Y015
     _WhichOneofReturnType__num_inference_steps: _TypeAlias = _typing.Literal["num_inference_steps"]  # noqa: Y015
     _WhichOneofArgType__num_inference_steps: _TypeAlias = _typing.Literal["_num_inference_steps", b"_num_inference_steps"]  # noqa: Y015
     _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
@@ -93,6 +103,8 @@ class CompilePlanRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_frames) -> _WhichOneofReturnType__num_frames | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_inference_steps) -> _WhichOneofReturnType__num_inference_steps | None: ...
     @_typing.overload

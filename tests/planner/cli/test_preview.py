@@ -267,7 +267,7 @@ def test_a_number_out_of_range_is_a_diagnostic(config: Path, option: str) -> Non
     assert found["diagnostics"]
 
 
-@pytest.mark.parametrize("option", ["--steps=many", "--steps=1.5", "--format=png", "--frames=3"])
+@pytest.mark.parametrize("option", ["--steps=many", "--steps=1.5", "--format=png", "--depth=3"])
 def test_misuse_is_said_by_the_command_line(config: Path, option: str) -> None:
     result = preview(config, "--model", FLUX, option)
     assert result.exit_code == 2

@@ -144,7 +144,7 @@ def check(config: str | bytes, request: Request) -> Compilation:
         # What compiles can be sent, read, checked and compiled again.
         message = program_to_proto(compilation.program)
         assert received_program(message) == compilation.program
-        again = compile_program(compilation.program, FLUX, Request())
+        again = compile_program(compilation.program, FLUX, compilation.request)
         assert again.program == compilation.program, again.diagnostics
         assert again.estimate == compilation.estimate
     return compilation

@@ -1,0 +1,53 @@
+"""Between the planner's cost estimate and its message."""
+
+from __future__ import annotations
+
+from ditplan.v1 import plan_pb2
+
+from planner.compile.cost import ColumnCost, Cost
+
+_MOST_BYTES = 2**64 - 1
+_MOST_COLLECTIVES = 2**32 - 1
+
+
+def cost_to_proto(cost: Cost) -> plan_pb2.Cost:
+    """FLOPs beyond 2^53 lose their last digits; bytes end at what a field holds."""
+    return plan_pb2.Cost(
+        columns=[
+            plan_pb2.ColumnCost(
+                full_flops=column.full_flops,
+                cached_flops=column.cached_flops,
+                cache_bytes=min(column.cache_bytes, _MOST_BYTES),
+            )
+            for column in cost.columns
+        ],
+        step_flops=cost.step_flops,
+        full_flops=cost.full_flops,
+        min_flops=cost.min_flops,
+        max_flops=cost.max_flops,
+        parameter_bytes=min(cost.parameter_bytes, _MOST_BYTES),
+        activation_bytes=min(cost.activation_bytes, _MOST_BYTES),
+        all_to_all_bytes=min(cost.all_to_all_bytes, _MOST_BYTES),
+        ring_bytes=min(cost.ring_bytes, _MOST_BYTES),
+        all_reduce_bytes=min(cost.all_reduce_bytes, _MOST_BYTES),
+        decision_collectives=min(cost.decision_collectives, _MOST_COLLECTIVES),
+    )
+
+
+def cost_from_proto(message: plan_pb2.Cost) -> Cost:
+    return Cost(
+        columns=tuple(
+            ColumnCost(int(column.full_flops), int(column.cached_flops), column.cache_bytes)
+            for column in message.columns
+        ),
+        step_flops=int(message.step_flops),
+        full_flops=int(message.full_flops),
+        min_flops=int(message.min_flops),
+        max_flops=int(message.max_flops),
+        parameter_bytes=message.parameter_bytes,
+        activation_bytes=message.activation_bytes,
+        all_to_all_bytes=message.all_to_all_bytes,
+        ring_bytes=message.ring_bytes,
+        all_reduce_bytes=message.all_reduce_bytes,
+        decision_collectives=message.decision_collectives,
+    )
