@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,8 +77,8 @@ def generate(
     if (num_gpus or 1) > 1:
         raise click.UsageError("--num-gpus: multi-rank execution is not supported yet")
     for file in (out, save_latents, record):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise click.UsageError(f"{file}: its directory does not exist")
+        if file is not None:
+            _check_writable(file)
     spec = generation_spec(
         config=config,
         plan=plan,
@@ -102,12 +103,13 @@ def generate(
         refused(refusal)
     except LocalServiceError as error:
         fail(str(error))
-    _keep(out, artifacts["image.png"])
-    if save_latents is not None:
-        _keep(save_latents, artifacts["latents.safetensors"])
     document = record_document(finished)
-    if record is not None:
-        _keep(record, (json.dumps(document, indent=1) + "\n").encode())
+    results = {
+        out: artifacts["image.png"],
+        save_latents: artifacts.get("latents.safetensors", b""),
+        record: (json.dumps(document, indent=1) + "\n").encode(),
+    }
+    _keep({path: data for path, data in results.items() if path is not None})
     click.echo(
         f"{out}: seed {finished.spec.seed}, {document['computed_steps']} of "
         f"{len(document['steps'])} steps computed, {document['denoise_seconds']:.2f} s denoising, "
@@ -176,8 +178,22 @@ def _check(spec: generation_pb2.GenerationSpec, config_name: str) -> None:
         sys.exit(REFUSED)
 
 
-def _keep(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        fail(f"cannot write {path}: {error.strerror}")
+def _check_writable(file: Path) -> None:
+    """Before the work is done, not after."""
+    directory = file.absolute().parent
+    if not directory.is_dir():
+        raise click.UsageError(f"{file}: its directory does not exist")
+    if not os.access(file if file.exists() else directory, os.W_OK):
+        raise click.UsageError(f"{file}: cannot be written")
+
+
+def _keep(results: Mapping[Path, bytes]) -> None:
+    """Writes every file that can be written; the command ends where one cannot."""
+    faults = []
+    for path, data in results.items():
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            faults.append(f"cannot write {path}: {error.strerror}")
+    if faults:
+        fail("\n".join(faults))

@@ -73,7 +73,23 @@ def _recorded(path: Path) -> generation_pb2.GenerationSpec:
         if len(data) > MAX_RECORD_BYTES:
             raise ValueError(f"has more than {MAX_RECORD_BYTES} bytes")
         document: Any = json.loads(data)
-        program = replay_program(document)
-        return generation_pb2.GenerationSpec(program=program, **document.get("spec", {}))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        spec = generation_pb2.GenerationSpec(program=replay_program(document))
+        _fill(spec, document.get("spec"))
+        return spec
+    except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{path}: {error}") from None
+
+
+def _fill(spec: generation_pb2.GenerationSpec, recorded: Any) -> None:
+    if not isinstance(recorded, dict):
+        raise ValueError("spec: is no mapping")
+    for name, value in recorded.items():
+        if name in ("config", "program"):
+            # Another source of the plan would take the place of the recorded steps.
+            raise ValueError(f"spec.{name}: has no place in a record, whose steps are the plan")
+        try:
+            setattr(spec, name, value)
+        except AttributeError:
+            raise ValueError(f"spec.{name}: is unknown") from None
+        except (TypeError, ValueError):
+            raise ValueError(f"spec.{name}: {repr(value)[:80]} is not allowed") from None

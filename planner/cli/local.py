@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,8 @@ START_SECONDS = 30.0
 LOAD_SECONDS = 3600.0
 STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.1
+# What the kernels of Linux and macOS take, with room for the final zero.
+_MAX_SOCKET_PATH = 100
 
 
 class LocalServiceError(Exception):
@@ -35,7 +38,7 @@ def local_service(model: str) -> Iterator[str]:
     Raises:
         LocalServiceError: one of them did not come up.
     """
-    directory = Path(tempfile.mkdtemp(prefix="ditplan-"))
+    directory = _make_directory()
     # Socket files: no port to be taken by somebody else, no other user to dial in.
     address, own = (f"unix:{directory / name}.sock" for name in ("planner", "executor"))
     serve = ["planner", "serve", "planner", "--listen", address, "--data", str(directory / "data")]
@@ -58,6 +61,15 @@ def local_service(model: str) -> Iterator[str]:
             for process in reversed(processes):
                 process.stop()
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_directory() -> Path:
+    """A new directory whose path is short enough for the sockets in it."""
+    directory = Path(tempfile.mkdtemp(prefix="ditplan-"))
+    if len(os.fsencode(directory / "executor.sock")) < _MAX_SOCKET_PATH:
+        return directory
+    directory.rmdir()
+    return Path(tempfile.mkdtemp(prefix="ditplan-", dir="/tmp"))
 
 
 @contextmanager

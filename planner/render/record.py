@@ -114,10 +114,13 @@ def _op(entry: Any, place: str) -> plan_pb2.Op:
     kind = entry.get("kind")
     if kind not in ("FULL", "CACHED"):
         raise RecordError(f"{place}.kind: {kind!r} is not decided; allowed: FULL or CACHED")
+    refresh = entry.get("refresh", False)
+    if not isinstance(refresh, bool):
+        raise RecordError(f"{place}.refresh: {refresh!r} is neither true nor false")
     return plan_pb2.Op(
         kind=plan_pb2.OpKind.Value(f"OP_KIND_{kind}"),
         reason=plan_pb2.REASON_REPLAY,
-        refresh=bool(entry.get("refresh", False)),
+        refresh=refresh,
     )
 
 

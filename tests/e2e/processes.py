@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -84,12 +85,15 @@ def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:
 
 
 def ditplan(
-    *arguments: str | Path, check: bool = True, **options: Any
+    *arguments: str | Path,
+    check: bool = True,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "planner", *map(str, arguments)],
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=100,

@@ -99,6 +99,23 @@ def test_what_cannot_run_is_refused_before_anything_starts(
         assert "Traceback" not in done.stderr
 
 
+def test_what_can_be_written_is_written(tmp_path: Path, checkpoint: Path) -> None:
+    """Also where the picture cannot be, and where no socket fits below TMPDIR."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    record, latents = tmp_path / "record.json", tmp_path / "latents.safetensors"
+    done = ditplan(
+        *("generate", "--model", checkpoint, *ARGUMENTS, "--out", "/dev/full"),
+        *("--record", record, "--save-latents", latents),
+        check=False,
+        environment={"TMPDIR": str(long)},
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: cannot write /dev/full: No space left on device\n")
+    assert json.loads(record.read_text())["computed_steps"] == 10
+    assert list(load_file(latents)) == ["latents"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_stays_behind(tmp_path: Path, checkpoint: Path, end: signal.Signals) -> None:
