@@ -75,6 +75,7 @@ def _heart() -> list[tuple[float, float]]:
     return points
 
 
+_ROUND = 0.97
 _A, _B = 0.36, 1.0
 _OUTLINES: dict[Shape, list[tuple[float, float]]] = {
     Shape.SQUARE: [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
@@ -88,15 +89,24 @@ _OUTLINES: dict[Shape, list[tuple[float, float]]] = {
 }
 
 
+def bounds(shape: Shape) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a shape around its place, in radii."""
+    if shape is Shape.CIRCLE:
+        return -_ROUND, -_ROUND, _ROUND, _ROUND
+    across, down = zip(*_OUTLINES[shape], strict=True)
+    return min(across), min(down), max(across), max(down)
+
+
 def coverage(shape: Shape, x: float, y: float, radius: float) -> Array:
     """How much of each pixel a shape covers: (64, 64), 0 to 1, with a soft outline."""
     rows, columns = np.mgrid[0:PICTURE_SIZE, 0:PICTURE_SIZE].astype(np.float32) + 0.5
     across, down = (columns - x) / radius, (rows - y) / radius
     if shape is Shape.CIRCLE:
-        distance = (np.hypot(across, down) - 0.97).astype(np.float32)
+        distance = (np.hypot(across, down) - _ROUND).astype(np.float32)
     else:
         distance = _polygon(across, down, _OUTLINES[shape])
-    return np.clip(0.5 - distance * radius, 0, 1).astype(np.float32)
+    covered: Array = np.clip(0.5 - distance * radius, 0, 1).astype(np.float32)
+    return covered
 
 
 def _background(colour: Colour, rng: random.Random) -> Array:

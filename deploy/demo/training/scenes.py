@@ -90,30 +90,23 @@ class Scene:
         return any(zlib.crc32(name.encode()) % 12 == 0 for name in names)
 
     def caption(self, rng: random.Random) -> str:
-        """One of the ways to say this scene in words, at most 14 of them."""
+        """One of the ways to say this scene in words, at most 13 of them."""
         if len(self.things) == 2:
             left, right = self.things
             words = f"{left.phrase} and {right.phrase}"
         else:
             words = f"{self.things[0].phrase}{_where(self.things[0].place, rng)}"
         article = "an" if self.background is Colour.ORANGE else "a"
-        return words + rng.choice(
+        words += rng.choice(
             (f" on {self.background}", f" on {article} {self.background} background")
         )
+        return words if rng.random() < 0.8 else f"{words[0].upper()}{words[1:]}."
 
 
 def _where(place: Place, rng: random.Random) -> str:
     if place is Place.CENTRE:
         return rng.choice(("", " in the centre", " in the center", " in the middle"))
     return f" {rng.choice(('at', 'in'))} the {place}"
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A caption and the scene it asks for."""
-
-    text: str
-    scene: Scene
 
 
 def random_scene(rng: random.Random, pairs: float = 0.1) -> Scene:
@@ -143,12 +136,12 @@ def training_scenes(count: int, seed: int) -> list[Scene]:
     return scenes
 
 
-def evaluation_prompts(count: int, seed: int = 2024, pairs: float = 0.0) -> list[Prompt]:
-    """`count` prompts whose scenes training never saw, the same ones for the same seed."""
+def evaluation_prompts(count: int, seed: int = 2024, pairs: float = 0.0) -> list[str]:
+    """`count` captions of scenes that training never saw, the same ones for the same seed."""
     rng = random.Random(seed)
-    prompts: list[Prompt] = []
+    prompts: list[str] = []
     while len(prompts) < count:
         scene = random_scene(rng, pairs)
         if scene.held_out:
-            prompts.append(Prompt(scene.caption(rng), scene))
+            prompts.append(scene.caption(rng))
     return prompts
