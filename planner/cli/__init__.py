@@ -11,6 +11,7 @@ import click
 _COMMANDS = {
     "preview": ("planner.cli.preview:preview", "Show the plan of a config, without a GPU."),
     "compile": ("planner.cli.compile:compile_plan", "Write the plan of a config to a file."),
+    "explain": ("planner.cli.explain:explain", "Show which rules decide over a step."),
     "diff": ("planner.cli.diff:diff", "Compare what two configs or plans compute."),
     "generate": ("planner.cli.generate:generate", "Generate a picture from a prompt."),
     "schema": ("planner.cli.schema:schema", "Print the JSON Schema of a config."),

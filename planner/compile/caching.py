@@ -72,10 +72,17 @@ def _target_ops(
     """The ops of a target's own steps, None in the steps that it does not have."""
     if not own:
         return (None,) * steps
-    rule = _rule(cache, resolve_mask(config, cache, own, steps), len(own), forwards)
+    rule = target_rule(config, cache, own, steps, forwards)
     ops = schedule(rule, len(own))
     explain_bounds(config, rule, ops)
     return (None,) * own.start + ops + (None,) * (steps - own.stop)
+
+
+def target_rule(
+    config: AccelerationConfig, cache: CacheConfig, own: range, steps: int, forwards: int
+) -> CacheRule:
+    """The rule that a target follows over its own steps of a run."""
+    return _rule(cache, resolve_mask(config, cache, own, steps), len(own), forwards)
 
 
 def _calibrator(cache: CacheConfig) -> Calibrator:

@@ -1,0 +1,60 @@
+"""``ditplan explain``: the chain of rules that decided a step."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from planner.cli.inputs import STDIN, InputError, find_model, read_config
+from planner.cli.options import model_option, request_options
+from planner.cli.plan_file import is_plan_file
+from planner.cli.terminal import look
+from planner.codec import plan_to_proto
+from planner.compile.explanation import StepRangeError, explain_step
+from planner.compile.request import Request
+from planner.render.diagnostics import render_diagnostics
+from planner.render.explanation import explanation_document, render_explanation
+
+
+@click.command()
+@click.argument("config")
+@model_option
+@click.option("--step", type=int, required=True, metavar="N", help="Counted from 0.")
+@request_options
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+def explain(config: str, model: str, step: int, request: Request, form: str) -> None:
+    """Show which rules of CONFIG decide over a step, in the order in which they are asked.
+
+    CONFIG is a YAML or JSON file, or - for standard input. The exit status is 2 when it has an
+    error, or when the run has no such step.
+    """
+    if is_plan_file(config):
+        raise click.UsageError(f"{config}: a plan holds no rules to explain; give its config")
+    try:
+        facts, data = find_model(model), read_config(config)
+        explanation = explain_step(data, facts, request, step)
+    except InputError as error:
+        raise click.UsageError(error.diagnostic.message) from None
+    except StepRangeError as error:
+        raise click.BadParameter(str(error), param_hint="'--step'") from None
+    compilation = explanation.compilation
+    plan_id = None
+    if compilation.program is not None and compilation.estimate is not None:
+        plan_id = plan_to_proto(compilation.program, compilation.estimate).plan_id
+    if form == "json":
+        click.echo(json.dumps(explanation_document(explanation, plan_id, model=model), indent=2))
+    else:
+        report = render_diagnostics(
+            compilation.diagnostics,
+            source=data.decode(errors="replace"),
+            source_name="<stdin>" if config == STDIN else click.format_filename(config),
+            **look(sys.stderr),
+        )
+        click.echo(report, err=True, nl=False)
+        if plan_id is not None:
+            shape = look(sys.stdout)
+            click.echo(render_explanation(explanation, plan_id, model=model, **shape), nl=False)
+    if plan_id is None:
+        sys.exit(2)
