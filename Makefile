@@ -38,8 +38,13 @@ check: setup ## Lint, types, import rules, generated code
 conformance: setup ## Check planner and engine against recorded data: ORACLE=DIR
 	$(ONE_THREAD) $(BIN)/python -m tests.conformance $(ORACLE)
 
-demo-model: setup ## Train the demo model anew (about an hour on two cores)
+demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)
 	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
+
+docs: demo ## Make the pictures of the README anew
+	cp out/demo/contact-sheet.png docs/contact-sheet.png
+	$(BIN)/ditplan preview deploy/examples/cache-scm.yaml --model black-forest-labs/FLUX.1-dev \
+	  --steps 28 --format svg --out docs/plan.svg
 
 proto: setup ## Regenerate the Python code of the contract
 	cd proto && PATH=$(CURDIR)/$(BIN):$$PATH python -m grpc_tools.protoc -I . \
@@ -49,4 +54,4 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance demo-model proto clean
+.PHONY: help setup demo test check conformance demo-model docs proto clean

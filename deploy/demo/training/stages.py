@@ -47,8 +47,7 @@ class Workplace:
             held_out = [scene_of(prompt) for prompt in evaluation_prompts(128, pairs=0.1)]
             psnr = reconstruction_psnr(model, pictures(held_out, self.seed))
             logger.info("autoencoder restores held-out pictures at %.1f dB", psnr)
-        model = AutoencoderKL.from_pretrained(folder)
-        return model
+        return AutoencoderKL.from_pretrained(folder)
 
     def text_encoders(self) -> TextEncoders:
         """Trains the text encoders, or reads those that are there."""
