@@ -5,7 +5,7 @@ from __future__ import annotations
 from planner.compile.cache_size import peak_cache_bytes
 from planner.compile.cost import ColumnCost, Cost
 from planner.compile.exchange import Rank
-from planner.compile.plan import Column, OpKind, Program
+from planner.compile.plan import Branch, Column, OpKind, Program
 from planner.compile.request import Request
 from planner.compile.rule import bounds
 from planner.compile.weights import parameter_bytes
@@ -169,9 +169,19 @@ class _Estimator:
         )
 
     def _decisions(self) -> int:
+        """One for every test, less those that take the conditional branch's result."""
         if self._program.topology.world_size == 1:
             return 0
-        return sum(op is not None and op.kind is OpKind.ADAPTIVE for ops in self._ops for op in ops)
+        tests = {
+            (column.target, column.block_lists, column.branch, i, column.reuses_cond_diff)
+            for column, ops in zip(self._program.columns, self._ops, strict=True)
+            for i, op in enumerate(ops)
+            if op is not None and op.kind is OpKind.ADAPTIVE
+        }
+        return sum(
+            not (reuses and (target, lists, Branch.COND, i, False) in tests)
+            for target, lists, _, i, reuses in tests
+        )
 
 
 def _ends(blocks: list[tuple[Layers, int]], count: int, tokens: TokenCounts) -> int:
