@@ -14,6 +14,8 @@ from typing import Self
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # What telling the planner may take after the drain is over.
 FAREWELL_SECONDS = 5.0
+# After that a kernel has hung, or the one in flight takes longer than anyone waits.
+STUCK_STATUS = 1
 JOIN_SECONDS = 1.0
 
 
@@ -65,10 +67,14 @@ class Shutdown:
         return min(deadline, self._expires_at + FAREWELL_SECONDS)
 
     def _listen(self) -> None:
-        while received := self._receiver.recv(64):
-            for number in received:
-                if number in SIGNALS:
-                    self._receive(number)
+        try:
+            while received := self._receiver.recv(64):
+                for number in received:
+                    if number in SIGNALS:
+                        self._receive(number)
+        except TimeoutError:
+            # Only between two forwards can a run be stopped in order.
+            os._exit(STUCK_STATUS)
 
     def _receive(self, number: int) -> None:
         if self.requested.is_set():
@@ -76,6 +82,7 @@ class Shutdown:
         if self._on_drain is None:
             os._exit(0)
         self._expires_at = time.monotonic() + self._drain_seconds
+        self._receiver.settimeout(self._drain_seconds + 2 * FAREWELL_SECONDS)
         self.requested.set()
         self._on_drain()
 

@@ -45,16 +45,16 @@ def read_json(path: Path) -> Any:
     """Raises PlacementError where there is no such file or no JSON in it."""
     try:
         return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise PlacementError(f"{path}: no valid JSON: {error}") from None
 
 
 def read_text(path: Path) -> str:
     """Raises PlacementError where there is no such file or no text in it."""
+    if not path.is_file():
+        raise PlacementError(f"{path}: no such file")
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise PlacementError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PlacementError(f"{path}: cannot be read: {error}") from None
 
@@ -74,7 +74,7 @@ def _weight_files(directory: Path) -> list[Path]:
             files = index.get("weight_map") if isinstance(index, dict) else None
             if not isinstance(files, dict) or not files:
                 raise PlacementError(f"{shards}: no weight_map")
-            return [directory / str(file) for file in sorted(set(files.values()))]
+            return [directory / file for file in sorted({str(file) for file in files.values()})]
     raise PlacementError(f"{directory}: no weights; expected {' or '.join(WEIGHTS)}")
 
 

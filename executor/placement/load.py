@@ -107,7 +107,7 @@ def _refuse_unsupported(found: Checkpoint) -> None:
     from executor.engine.families import FAMILIES
 
     transformer = found.config("transformer/config.json").get("_class_name")
-    if transformer not in FAMILIES:
+    if not isinstance(transformer, str) or transformer not in FAMILIES:
         raise PlacementError(
             f"{found.directory}: {found.pipeline_class} with transformer {transformer} is not "
             f"supported; supported transformers: {', '.join(sorted(FAMILIES))}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from executor.engine import run as engine
 from executor.engine.program import Branch, Column, Op, OpKind, Program
@@ -108,7 +109,7 @@ def test_a_missing_shard_is_named(copy: Path, loaded: LoadedPipeline) -> None:
         "tokenizer/tokenizer.json",
     ],
 )
-@pytest.mark.parametrize("damage", ["missing", "cut", "garbage"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "garbage", "number", "fifo"])
 def test_a_missing_or_corrupt_file_is_named(copy: Path, path: str, damage: str) -> None:
     file = copy / path
     whole = file.read_bytes()
@@ -117,11 +118,34 @@ def test_a_missing_or_corrupt_file_is_named(copy: Path, path: str, damage: str) 
         file.write_bytes(whole[: len(whole) // 2])
     elif damage == "garbage":
         file.write_bytes(b"\xff\x00" * 100)
+    elif damage == "number":
+        file.write_text("9" * 5000)
+    elif damage == "fifo":
+        os.mkfifo(file)
     with pytest.raises(PlacementError) as caught:
         load(str(copy))
     message = str(caught.value)
     assert "\n" not in message
     assert str(file) in message or f"{file.parent}: " in message
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("transformer/config.json", {"_class_name": []}, "is not supported"),
+        (f"{TRANSFORMER}.index.json", {"weight_map": {"a": [1]}}, "[1]: no such file"),
+    ],
+)
+def test_values_of_other_types_are_said(
+    copy: Path, path: str, content: dict[str, object], words: str
+) -> None:
+    (copy / TRANSFORMER).unlink()
+    (copy / f"{TRANSFORMER}.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}')
+    (copy / TRANSFORMER).with_name("b.safetensors").write_bytes(save({"a": torch.zeros(1)}))
+    (copy / path).write_text(json.dumps(content))
+    with pytest.raises(PlacementError) as caught:
+        load(str(copy))
+    assert words in str(caught.value)
 
 
 def test_missing_tensors_are_an_error_and_not_random(copy: Path) -> None:
