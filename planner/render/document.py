@@ -19,6 +19,7 @@ def plan_document(compilation: Compilation, plan_id: str | None, *, model: str) 
         "model": model,
         "steps": _steps(program) if program else [],
         "computed_steps": _computed_steps(estimate) if estimate else None,
+        "estimate": _estimate(program, estimate) if program and estimate else None,
         "columns": [_column(program, column) for column in program.columns] if program else [],
         "topology": _topology(program.topology) if program else None,
         "diagnostics": [diagnostic_document(d) for d in compilation.diagnostics],
@@ -31,6 +32,24 @@ def diagnostic_document(diagnostic: Diagnostic) -> dict[str, Any]:
 
 def _computed_steps(estimate: Estimate) -> dict[str, int]:
     return {"min": estimate.min_computed_steps, "max": estimate.max_computed_steps}
+
+
+def _estimate(program: Program, estimate: Estimate) -> dict[str, Any] | None:
+    """FLOPs of all ranks together, bytes of one rank; null for a model of unknown layers."""
+    cost = estimate.cost
+    if cost is None:
+        return None
+    document = asdict(cost) | {
+        "min_speedup": cost.min_speedup,
+        "max_speedup": cost.max_speedup,
+        "cache_bytes": cost.cache_bytes,
+    }
+    document["columns"] = [
+        {"target": column.target, "branch": column.branch.value, "group": column.group}
+        | asdict(each)
+        for column, each in zip(program.columns, cost.columns, strict=True)
+    ]
+    return document
 
 
 def _steps(program: Program) -> list[dict[str, Any]]:

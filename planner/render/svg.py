@@ -117,7 +117,8 @@ def _why(sheet: Sheet, program: Program) -> None:
 
 
 def _entry(sheet: Sheet, heading: str, sentence: str, color: str, *, mono: bool = False) -> None:
-    sheet.text(sheet.left, heading, size=13, color=color)
+    if heading:
+        sheet.text(sheet.left, heading, size=13, color=color)
     sheet.paragraph(sheet.left + _HEADING, sentence, size=12 if mono else 13, mono=mono)
 
 

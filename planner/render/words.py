@@ -15,6 +15,7 @@ from planner.compile.plan import (
     Topology,
 )
 from planner.compile.request import Request
+from planner.render.costs import cost_in_words, speed_up
 from planner.render.summary import by_column, may_cache, refreshed_steps, rules, spans
 
 KIND_WORDS = {
@@ -29,7 +30,10 @@ def short_id(plan_id: str) -> str:
 
 
 def facts(compilation: Compilation) -> list[tuple[str, str]]:
-    """What there is to say beside the steps: pairs of a heading and a sentence."""
+    """What there is to say beside the steps: pairs of a heading and a sentence.
+
+    One without a heading goes on under the heading before it.
+    """
     program, estimate = compilation.program, compilation.estimate
     if program is None or estimate is None:
         return []
@@ -56,6 +60,13 @@ def facts(compilation: Compilation) -> list[tuple[str, str]]:
         )
     if program.attention_backend:
         found.append(("attention", f"attention_backend {program.attention_backend}"))
+    if estimate.cost is not None:
+        found += [
+            ("" if number else "estimate", f"{heading}: {sentence}")
+            for number, (heading, sentence) in enumerate(
+                cost_in_words(estimate.cost, program.topology)
+            )
+        ]
     return found
 
 
@@ -75,16 +86,6 @@ def request_in_words(request: Request, times: str = "×") -> str:
 def computed_steps(estimate: Estimate, steps: int) -> str:
     low, high = estimate.min_computed_steps, estimate.max_computed_steps
     return f"{low} of {steps} steps" if low == high else f"{low} to {high} of {steps} steps"
-
-
-def speed_up(estimate: Estimate, steps: int) -> str:
-    """The range that the step count allows; a cached step is taken to cost nothing."""
-    low, high = (
-        f"{steps / n:.2f}x" if n else "unbounded"
-        for n in (estimate.max_computed_steps, estimate.min_computed_steps)
-    )
-    span = low if low == high else f"{low} to {high}"
-    return f"{span} by step count: an ideal bound, not a promise"
 
 
 def rule_in_words(rule: AdaptiveRule) -> str:

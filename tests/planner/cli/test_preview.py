@@ -62,6 +62,7 @@ def check_schema(found: dict[str, Any]) -> None:
         "model",
         "steps",
         "computed_steps",
+        "estimate",
         "columns",
         "topology",
         "diagnostics",

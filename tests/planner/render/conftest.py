@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from planner.compile.compiler import Compilation
+from planner.compile.cost import ColumnCost, Cost
 from planner.compile.plan import (
     AdaptiveRule,
     Branch,
@@ -51,6 +54,30 @@ def _adaptive_flux(steps: int) -> Compilation:
 @pytest.fixture
 def flux() -> Compilation:
     return _adaptive_flux(28)
+
+
+@pytest.fixture
+def costly_flux(flux: Compilation) -> Compilation:
+    """On 8 ranks, with numbers that tell apart where they went."""
+    assert flux.program is not None
+    cost = Cost(
+        columns=(ColumnCost(59 * 10**12, 10**12, 3 << 30),),
+        step_flops=60 * 10**12,
+        full_flops=1680 * 10**12,
+        min_flops=700 * 10**12,
+        max_flops=1680 * 10**12,
+        parameter_bytes=22 << 30,
+        activation_bytes=1 << 29,
+        all_to_all_bytes=5 << 20,
+        ring_bytes=6 << 20,
+        all_reduce_bytes=7 << 20,
+        decision_collectives=24,
+    )
+    return replace(
+        flux,
+        program=replace(flux.program, topology=Topology(8, 2, 2, 2)),
+        estimate=Estimate(11, 28, cost),
+    )
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ KEYS = {
     "model",
     "steps",
     "computed_steps",
+    "estimate",
     "columns",
     "topology",
     "diagnostics",
@@ -91,6 +92,7 @@ def test_a_failed_compilation_keeps_the_keys(flux: Compilation) -> None:
         "model": "m",
         "steps": [],
         "computed_steps": None,
+        "estimate": None,
         "columns": [],
         "topology": None,
         "diagnostics": [
@@ -105,3 +107,19 @@ def test_a_failed_compilation_keeps_the_keys(flux: Compilation) -> None:
             }
         ],
     }
+
+
+def test_the_estimate_is_plain_numbers(flux: Compilation, costly_flux: Compilation) -> None:
+    estimate = json.loads(json.dumps(plan_document(costly_flux, "id", model="m")["estimate"]))
+    assert estimate["min_flops"] == 700 * 10**12
+    assert estimate["max_speedup"] == 2.4
+    assert estimate["cache_bytes"] == 3 << 30
+    assert estimate["columns"][0] | {"group": ""} == {
+        "target": "transformer",
+        "branch": "cond",
+        "group": "",
+        "full_flops": 59 * 10**12,
+        "cached_flops": 10**12,
+        "cache_bytes": 3 << 30,
+    }
+    assert plan_document(flux, "id", model="m")["estimate"] is None

@@ -92,6 +92,12 @@ def test_bounds_reasons_rule_and_id_are_written(flux: Compilation) -> None:
         assert expected in written
 
 
+def test_the_estimate_is_part_of_the_picture(costly_flux: Compilation) -> None:
+    written = texts(root_of(costly_flux))
+    assert written[written.index("estimate") + 1].startswith("compute: 700 TFLOPs to 1.68 PFLOPs")
+    assert any(line.startswith("memory: at least 25.5 GiB") for line in written)
+
+
 def test_warnings_are_part_of_the_picture(flux: Compilation) -> None:
     warning = Diagnostic(Severity.WARNING, "w", "cache_config", "beware", line=3)
     written = texts(root_of(replace(flux, diagnostics=(warning,))))

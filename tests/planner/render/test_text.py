@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from planner.compile.compiler import Compilation
-from planner.compile.plan import AdaptiveRule, Op, OpKind, Reason
+from planner.compile.plan import AdaptiveRule, Op, OpKind, Reason, Topology
 from planner.diagnostics import Diagnostic, Severity
 from planner.render.summary import spans
 from planner.render.text import render_text
@@ -112,6 +112,55 @@ def test_a_decided_plan_has_one_number(expert_pair: Compilation) -> None:
     text = text_of(expert_pair)
     assert "computes   3 of 4 steps" in text
     assert "speed-up   1.33x by" in text
+
+
+def test_what_a_run_should_cost_is_told_as_an_estimate(costly_flux: Compilation) -> None:
+    text = " ".join(text_of(costly_flux).split())
+    assert "estimate compute: 700 TFLOPs to 1.68 PFLOPs a run, 60.0 TFLOPs in a step" in text
+    assert (
+        "memory: at least 25.5 GiB per rank: parameters 22.0 GiB, activations 512 MiB, "
+        "cache 3.00 GiB" in text
+    )
+    assert "exchange: all-to-all 5.00 MiB, ring 6.00 MiB, all-reduce 7.00 MiB per rank" in text
+    assert "decisions: up to 24 small collectives" in text
+
+
+def test_the_speed_up_is_by_flops_where_they_are_known(
+    flux: Compilation, costly_flux: Compilation
+) -> None:
+    assert "speed-up   1.00x to 2.40x by FLOPs" in text_of(costly_flux)
+    assert "by step count" not in text_of(costly_flux)
+    assert "speed-up   1.00x to 2.55x by step count" in text_of(flux)
+    assert "estimate" not in text_of(flux)
+
+
+def test_one_rank_exchanges_nothing(costly_flux: Compilation) -> None:
+    assert costly_flux.program is not None
+    program = replace(costly_flux.program, topology=Topology())
+    text = text_of(replace(costly_flux, program=program))
+    assert "memory" in text
+    assert "exchange" not in text
+    assert "decisions" not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 0, "0 FLOPs a run"),
+        (3, 999, "3 to 999 FLOPs a run"),
+        (1000, 2500, "1.00 to 2.50 kFLOPs a run"),
+        (999_999, 10**7, "1.00 to 10.0 MFLOPs a run"),
+        (10**24, 10**24, "1000000 EFLOPs a run"),
+    ],
+)
+def test_numbers_have_three_digits_and_one_unit(
+    costly_flux: Compilation, low: int, high: int, expected: str
+) -> None:
+    assert costly_flux.estimate is not None
+    assert costly_flux.estimate.cost is not None
+    cost = replace(costly_flux.estimate.cost, min_flops=low, max_flops=high)
+    compilation = replace(costly_flux, estimate=replace(costly_flux.estimate, cost=cost))
+    assert f"compute: {expected}" in text_of(compilation)
 
 
 def test_the_rule_is_told_in_the_key_names_of_the_file(flux: Compilation) -> None:

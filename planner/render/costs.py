@@ -1,0 +1,90 @@
+"""The estimate of a plan in sentences, in units that people read."""
+
+from __future__ import annotations
+
+from planner.compile.cost import Cost
+from planner.compile.plan import Estimate, Topology
+
+_FLOPS = ("FLOPs", "kFLOPs", "MFLOPs", "GFLOPs", "TFLOPs", "PFLOPs", "EFLOPs")
+_BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def speed_up(estimate: Estimate, steps: int) -> str:
+    """The range of the ideal speed-up over computing everything.
+
+    By FLOPs where they are known; by the number of steps elsewhere, where a cached step is taken
+    to cost nothing.
+    """
+    cost = estimate.cost
+    if cost is not None:
+        low, high = (f"{x:.2f}x" for x in (cost.min_speedup, cost.max_speedup))
+        basis = "by FLOPs, the blocks that a cached step computes included"
+    else:
+        low, high = (
+            f"{steps / n:.2f}x" if n else "unbounded"
+            for n in (estimate.max_computed_steps, estimate.min_computed_steps)
+        )
+        basis = "by step count"
+    span = low if low == high else f"{low} to {high}"
+    return f"{span} {basis}: an ideal bound, not a promise"
+
+
+def cost_in_words(cost: Cost, topology: Topology) -> list[tuple[str, str]]:
+    """What a run needs: pairs of a heading and a sentence."""
+    held = cost.parameter_bytes + cost.activation_bytes + cost.cache_bytes
+    uncached = "" if cost.max_flops == cost.full_flops else f"; {_flops(cost.full_flops)} uncached"
+    found = [
+        (
+            "compute",
+            f"{_range(_flops(cost.min_flops), _flops(cost.max_flops))} a run, "
+            f"{_flops(cost.step_flops)} in a step that computes all{uncached}",
+        ),
+        (
+            "memory",
+            f"at least {_bytes(held)} per rank: parameters {_bytes(cost.parameter_bytes)}, "
+            f"activations {_bytes(cost.activation_bytes)}, cache {_bytes(cost.cache_bytes)}",
+        ),
+    ]
+    if topology.world_size == 1:
+        return found
+    sent = [
+        f"{name} {_bytes(amount)}"
+        for name, amount in (
+            ("all-to-all", cost.all_to_all_bytes),
+            ("ring", cost.ring_bytes),
+            ("all-reduce", cost.all_reduce_bytes),
+        )
+        if amount
+    ]
+    if sent:
+        found.append(("exchange", f"{', '.join(sent)} per rank in a step that computes all"))
+    if cost.decision_collectives:
+        counted = f"up to {cost.decision_collectives} small collectives a run"
+        found.append(("decisions", f"{counted}, to agree on computing or caching"))
+    return found
+
+
+def _range(low: str, high: str) -> str:
+    """Both ends, with one unit where they share it."""
+    if low == high:
+        return low
+    number, unit = low.split()
+    return f"{number if high.endswith(f' {unit}') else low} to {high}"
+
+
+def _flops(count: float) -> str:
+    return _scaled(count, 1000, _FLOPS)
+
+
+def _bytes(count: float) -> str:
+    return _scaled(count, 1024, _BYTES)
+
+
+def _scaled(count: float, base: int, units: tuple[str, ...]) -> str:
+    """Three digits and a unit; whole numbers below the first prefix."""
+    power = 0
+    while power < len(units) - 1 and float(f"{count / base**power:.3g}") >= base:
+        power += 1
+    value = count / base**power
+    digits = 0 if power == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {units[power]}"
