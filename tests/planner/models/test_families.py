@@ -8,6 +8,7 @@ from typing import Any
 
 import diffusers
 import pytest
+from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
 
 from planner.models.catalog import NAMED, SOURCES
 from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind
@@ -18,6 +19,7 @@ from tests.planner.models import make_catalog
 WAN = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
 HUNYUAN_15 = "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"
+HUNYUAN_15_LARGE = "hunyuanvideo-community/HunyuanVideo-1.5-720p_t2v"
 Z_IMAGE = "Tongyi-MAI/Z-Image-Turbo"
 KLEIN = "black-forest-labs/FLUX.2-klein-4B"
 
@@ -43,6 +45,9 @@ def test_defaults_are_those_of_the_pipelines_call(name: str) -> None:
     assert defaults.num_frames == frames
     if frames is not None:
         assert frames % defaults.frame_multiple == 1
+    assert facts.sequence is not None
+    if "max_sequence_length" in call and not facts.sequence.reference:
+        assert facts.sequence.prompt == call["max_sequence_length"].default
     guidance = facts.guidance
     if guidance.kind is not GuidanceKind.NONE and guidance.argument in call:
         assert guidance.default_scale == call[guidance.argument].default
@@ -87,6 +92,8 @@ def test_what_passes_between_blocks() -> None:
         # 81 frames are 21 layers of latents.
         (WAN, (480, 832, 81), (21 * 30 * 52, 512)),
         (WAN, (480, 832, 1), (30 * 52, 512)),
+        # The image encoder's tokens are attended to apart from the prompt's.
+        ("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", (480, 832, 81), (21 * 30 * 52, 512)),
         ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", (704, 1280, 121), (31 * 22 * 40, 512)),
         # Padded to a multiple of 32.
         (Z_IMAGE, (1024, 1040, None), (4160, 512)),
@@ -128,6 +135,14 @@ def test_guidance_runs_a_transformer_twice() -> None:
     assert z_image.forwards(5.0) == 1
     flux = from_name("black-forest-labs/FLUX.1-dev").guidance
     assert (flux.forwards(3.5), flux.batch(3.5)) == (1, 1)
+
+
+@pytest.mark.parametrize(("name", "target_size"), [(HUNYUAN_15, 640), (HUNYUAN_15_LARGE, 960)])
+def test_the_size_follows_from_the_target_size(name: str, target_size: int) -> None:
+    defaults = from_name(name).defaults
+    processor = HunyuanVideo15ImageProcessor(vae_scale_factor=defaults.size_multiple)
+    chosen = processor.calculate_default_height_width(9, 16, target_size)
+    assert (defaults.height, defaults.width) == chosen
 
 
 def changed(name: str, path: str, **keys: Any) -> dict[str, Any]:
