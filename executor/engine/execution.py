@@ -119,7 +119,8 @@ def _runners(
         blocks = getattr(target, name, None)
         if not isinstance(blocks, nn.ModuleList) or name not in conventions:
             raise ProgramMismatchError(f"{target_class} has no block list {name}")
-        lists.append((blocks, conventions[name]))
+        if len(blocks):
+            lists.append((blocks, conventions[name]))
     count = sum(len(blocks) for blocks, _ in lists)
     fn, bn = column.fn_compute_blocks, column.bn_compute_blocks
     if fn + bn > count:

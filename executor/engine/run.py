@@ -70,11 +70,18 @@ def run(
         if is_cancelled():
             raise RunCancelled
 
-    execution = Execution(_targets(pipeline, program), program, stop_if_cancelled)
+    def before_forward() -> None:
+        stop_if_cancelled()
+        if not steps:
+            # What encodes the prompt is not the first step's time.
+            finish_work(pipeline.device)
+
+    execution = Execution(_targets(pipeline, program), program, before_forward)
     steps: list[StepOutcome] = []
     latents: list[Tensor] = []
 
     def end_step(_: Any, step: int, timestep: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        finish_work(pipeline.device)
         steps.append(execution.end_step())
         on_step(steps[-1])
         latents[:] = [state["latents"]]
@@ -104,6 +111,16 @@ def run(
         denoise_seconds=sum(step.milliseconds for step in steps) / 1e3,
         total_seconds=time.perf_counter() - began,
     )
+
+
+def finish_work(device: torch.device) -> None:
+    """Waits for what the device has been given to do; a CPU has always done it.
+
+    Without it a step would seem to end when its kernels are queued: times and progress would be
+    those of the queue, and a cancelled run would go on for as long as the queue is.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _targets(pipeline: Any, program: Program) -> Mapping[str, nn.Module]:

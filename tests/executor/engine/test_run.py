@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from executor.engine import run as engine_run
 from executor.engine.execution import Execution
 from executor.engine.program import (
     AdaptiveRule,
@@ -163,6 +165,33 @@ def test_outcomes_arrive_step_by_step(pipeline: Any) -> None:
     assert result.steps[0].ops[0] is not None
     assert result.steps[0].ops[0].residual_diff is None
     assert result.images[0].size == (32, 32)
+
+
+@pytest.mark.parametrize("layers", [(0, 4), (3, 0)])
+def test_a_model_without_blocks_of_one_kind_is_cached_too(layers: tuple[int, int]) -> None:
+    pipeline = tiny_flux.build(num_layers=layers[0], num_single_layers=layers[1])
+    assert torch.equal(run(pipeline, uncached(4), SPEC).latents, _plain(pipeline, SPEC, 4))
+    assert _kinds(run(pipeline, flux_program("1010"), SPEC)) == "1010"
+
+
+def test_steps_are_timed_when_the_device_has_done_them(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that computes while the host goes on, as CUDA does; 20 ms are queued a step."""
+    waits: list[int] = []
+    told: list[int] = []
+
+    def finish(device: torch.device) -> None:
+        assert device == pipeline.device
+        waits.append(len(told))
+        time.sleep(0.02 if len(waits) > 1 else 0.2)
+
+    monkeypatch.setattr(engine_run, "finish_work", finish)
+    result = run(pipeline, uncached(3), SPEC, on_step=lambda step: told.append(step.step))
+    # Before the first forward, and at the end of every step before it is told.
+    assert waits == [0, 0, 1, 2]
+    assert all(step.milliseconds >= 20 for step in result.steps)
+    assert result.steps[0].milliseconds < 200
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
