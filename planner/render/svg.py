@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from planner.compile.compiler import Compilation
-from planner.compile.plan import Estimate, OpKind, Program
+from planner.compile.plan import Estimate, OpKind, Program, Topology
 from planner.diagnostics import Diagnostic, Severity
-from planner.render.sheet import MUTED, Sheet
+from planner.render.ranks import rank_formula, rank_grid
+from planner.render.sheet import INK, MUTED, Sheet
 from planner.render.summary import by_column, labels, spans, why
-from planner.render.words import KIND_WORDS, computed_steps, facts, request_in_words, short_id
+from planner.render.words import (
+    KIND_WORDS,
+    TOPOLOGY,
+    computed_steps,
+    facts,
+    request_in_words,
+    short_id,
+)
 
 _SEVERITY = {Severity.ERROR: "#b42318", Severity.WARNING: "#b54708", Severity.HINT: "#175cd3"}
 _CHARACTER = 7.2
 _CELL_HEIGHT = 26
 _HEADING = 100
 _MAX_NAME = 52
+_RANK_WIDTH = 33
 
 
 def render_svg(compilation: Compilation, plan_id: str, *, model: str = "") -> str:
@@ -39,6 +48,8 @@ def render_svg(compilation: Compilation, plan_id: str, *, model: str = "") -> st
     sheet.rule()
     for heading, sentence in facts(compilation):
         _entry(sheet, heading, sentence, MUTED)
+        if heading == TOPOLOGY:
+            _ranks(sheet, program.topology)
     for diagnostic in compilation.diagnostics:
         _entry(
             sheet, diagnostic.severity.value, _finding(diagnostic), _SEVERITY[diagnostic.severity]
@@ -114,6 +125,32 @@ def _why(sheet: Sheet, program: Program) -> None:
         for each in reasons:
             sheet.cell(sheet.left, 14, 14, each.kind, "", up=11)
             sheet.paragraph(sheet.left + 21, f"{spans(each.steps)}: {each.reason.meaning}", size=13)
+
+
+def _ranks(sheet: Sheet, topology: Topology) -> None:
+    """The mesh: a box for every rank, under and beside its coordinates."""
+    left = sheet.left + _HEADING
+    grid = rank_grid(topology)
+    if grid is None:
+        sheet.paragraph(left, rank_formula(topology), size=12, mono=True)
+        return
+    labels = [*grid.column_axes, *(grid.label(row) for row in range(len(grid.ranks)))]
+    start = left + _CHARACTER * max(map(len, labels)) + 14
+    for band in grid.bands(int((sheet.right - start) / _RANK_WIDTH)):
+        for number, (label, values) in enumerate(
+            zip(labels, (*band.coordinates, *band.ranks), strict=True)
+        ):
+            rank = number >= len(grid.column_axes)
+            sheet.text(start - 10, label, size=12, mono=True, color=MUTED, anchor="end")
+            for i, value in enumerate(values):
+                x = start + i * _RANK_WIDTH
+                if rank:
+                    sheet.cell(x, _RANK_WIDTH - 3, 22, None, "", up=15.5)
+                middle = x + (_RANK_WIDTH - 3) / 2
+                color = INK if rank else MUTED
+                sheet.text(middle, str(value), size=12, mono=True, color=color, anchor="middle")
+            sheet.y += 25 if rank else 19
+        sheet.y += 6
 
 
 def _entry(sheet: Sheet, heading: str, sentence: str, color: str, *, mono: bool = False) -> None:

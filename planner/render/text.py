@@ -9,9 +9,17 @@ from planner.compile.compiler import Compilation
 from planner.compile.plan import Program
 from planner.render.canvas import Canvas
 from planner.render.diagnostics import count_diagnostics, render_diagnostics
+from planner.render.ranks import render_ranks
 from planner.render.strip import render_legend, render_strip
 from planner.render.summary import by_column, spans, why
-from planner.render.words import KIND_WORDS, computed_steps, facts, request_in_words, short_id
+from planner.render.words import (
+    KIND_WORDS,
+    TOPOLOGY,
+    computed_steps,
+    facts,
+    request_in_words,
+    short_id,
+)
 
 _HEADING = 11
 
@@ -67,6 +75,8 @@ def _plan(compilation: Compilation, plan_id: str, model: str, canvas: Canvas) ->
     ]
     for heading, sentence in (("computes", computed), *facts(compilation)):
         lines += _entry(heading, sentence, canvas)
+        if heading == TOPOLOGY:
+            lines += render_ranks(program.topology, canvas, indent=_HEADING)
     return lines + _entry("plan id", plan_id, canvas)
 
 

@@ -24,6 +24,9 @@ KIND_WORDS = {
     OpKind.CACHED: "cached",
 }
 
+# The heading under which the mesh of ranks stands.
+TOPOLOGY = "topology"
+
 
 def short_id(plan_id: str) -> str:
     return plan_id[:12]
@@ -48,7 +51,7 @@ def facts(compilation: Compilation) -> list[tuple[str, str]]:
     if refreshed := refreshed_steps(program):
         found.append(("refresh", f"the cache starts anew before step {spans(refreshed)}"))
     if program.topology.world_size > 1:
-        found.append(("topology", _topology(program.topology)))
+        found.append((TOPOLOGY, _topology(program.topology)))
     if program.placement.quant_type:
         excluded = ", ".join(program.placement.exclude_layers)
         found.append(

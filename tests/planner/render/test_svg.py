@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from planner.compile.compiler import Compilation
+from planner.compile.plan import Topology
 from planner.diagnostics import Diagnostic, Severity
 from planner.render.svg import render_svg
 
@@ -57,7 +58,7 @@ def test_kinds_differ_in_more_than_hue(flux: Compilation) -> None:
     assert fills["full"].startswith("#")
 
 
-@pytest.mark.parametrize("name", ["flux", "long_flux", "expert_pair"])
+@pytest.mark.parametrize("name", ["flux", "costly_flux", "long_flux", "expert_pair"])
 def test_everything_lies_on_the_sheet(name: str, request: pytest.FixtureRequest) -> None:
     root = root_of(request.getfixturevalue(name))
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
@@ -96,6 +97,27 @@ def test_the_estimate_is_part_of_the_picture(costly_flux: Compilation) -> None:
     written = texts(root_of(costly_flux))
     assert written[written.index("estimate") + 1].startswith("compute: 700 TFLOPs to 1.68 PFLOPs")
     assert any(line.startswith("memory: at least 25.5 GiB") for line in written)
+
+
+def test_the_ranks_are_boxes_under_their_coordinates(costly_flux: Compilation) -> None:
+    written = texts(root_of(costly_flux))
+    at = written.index("ring 1, rank")
+    assert written[at + 1 : at + 5] == ["4", "5", "6", "7"]
+    tp = written.index("tp")
+    assert written[tp + 1 : tp + 5] == ["0", "1", "0", "1"]
+
+
+def test_a_mesh_of_64_ranks_lies_on_the_sheet(flux: Compilation) -> None:
+    assert flux.program is not None
+    for axes in ((64, 1, 1), (1, 64, 1), (4, 4, 4), (1, 32, 2)):
+        program = replace(flux.program, topology=Topology(64, *axes))
+        root = root_of(replace(flux, program=program))
+        assert sum(text == "63" for text in texts(root)) >= 1
+        width = float(root.get("width", 0))
+        assert all(
+            float(rect.get("x", 0)) + float(rect.get("width", 0)) <= width
+            for rect in root.findall(f"{SVG}rect")
+        )
 
 
 def test_warnings_are_part_of_the_picture(flux: Compilation) -> None:

@@ -189,6 +189,16 @@ def test_the_topology_is_told_from_two_ranks_on(
     assert "4 ranks: ulysses_size 2 x tp_size 2, extra_parallel_modules vae" in text_of(expert_pair)
 
 
+def test_the_ranks_stand_under_the_topology(expert_pair: Compilation) -> None:
+    lines = text_of(expert_pair).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("topology"))
+    assert [line.split() for line in lines[at + 1 : at + 4]] == [
+        ["tp", "0", "1"],
+        ["ulysses", "0,", "rank", "0", "1"],
+        ["ulysses", "1,", "rank", "2", "3"],
+    ]
+
+
 def test_quantization_and_attention_are_told(expert_pair: Compilation) -> None:
     text = text_of(expert_pair)
     assert "quant_type float8_per_row, exclude_layers embed" in text
