@@ -16,6 +16,8 @@ class Timing:
     # For an executor to attach to a new lease, or again to a restarted planner.
     attach_window: float = 5.0
     cancel_window: float = 5.0
+    # Without a step for so long, an executor is stuck, however well it sends heartbeats.
+    max_step_seconds: float = 1800.0
     # How long an executor counts as connected after its last call.
     connected_grace: float = 3.0
     max_queue_seconds: float = 3600.0

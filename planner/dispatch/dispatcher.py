@@ -114,6 +114,10 @@ class Dispatcher:
         lease_log(lease).info("executor_detached", epoch=lease.epoch, next_step=session.next_step)
 
     def heartbeat(self, session: Session) -> None:
+        """Keeps the lease, unless it is long since the executor got on with the run."""
+        if time.monotonic() - session.progressed_at > self._timing.max_step_seconds:
+            self._settlement.lost(self.held_lease(session.lease.generation, session.lease.epoch))
+            return
         self._store.extend(session.lease, time.time() + self._timing.lease_ttl)
 
     def report(self, session: Session, steps: Sequence[generation_pb2.StepOutcome]) -> None:
@@ -124,6 +128,7 @@ class Dispatcher:
             raise self._belied(session, str(fault)) from None
         self._store.add_steps(session.lease, fresh, time.time() + self._timing.lease_ttl)
         session.next_step += len(fresh)
+        session.progressed_at = time.monotonic()
         self._notices.notify(session.lease.generation)
 
     def complete(self, session: Session, completion: dispatch_pb2.Completion) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ class Session:
     """One open stream of a lease. Whoever changes it sets ``changed``; its stream looks then.
 
     ``settled``: the outcome is stored. ``fenced``: the lease went away, or to a newer stream.
+    ``progressed_at``: the last step or the attachment, by the monotonic clock.
     """
 
     lease: Lease
@@ -24,6 +26,7 @@ class Session:
     cancel_reason: str | None = None
     settled: bool = False
     fenced: bool = False
+    progressed_at: float = field(default_factory=time.monotonic)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 

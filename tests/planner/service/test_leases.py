@@ -182,6 +182,37 @@ async def test_a_silent_executor_loses_its_lease_and_is_told(settings: Settings)
     assert ended.failure.code == "UNAVAILABLE"
 
 
+async def test_an_executor_that_is_stuck_loses_its_lease_for_all_its_heartbeats(
+    settings: Settings,
+) -> None:
+    timing = replace(settings.timing, max_step_seconds=0.6)
+    async with (
+        Planner(replace(settings, timing=timing)) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address, "stuck") as stuck,
+        Executor(planner.address, "well") as well,
+        asking(stuck) as [acquiring],
+    ):
+        created = await client.create()
+        run = await stuck.attach(await acquiring)
+        await run.attached()
+        async with asking(well) as [waiting]:
+            for step in range(3):
+                # Slow, but not stuck: longer than the bound in all.
+                await asyncio.sleep(0.3)
+                await run.report(step, step + 1)
+            for _ in range(20):
+                await run.send(heartbeat=dispatch_pb2.Heartbeat())
+                await asyncio.sleep(0.1)
+                if waiting.done():
+                    break
+            assert waiting.done()
+            assert waiting.result().epoch == 2
+            assert (await run.refusal()).code == grpc.StatusCode.ABORTED
+        taken = await client.get(created.name)
+        assert (taken.executor, taken.attempt) == ("well", 2)
+
+
 async def test_a_lease_that_no_one_attaches_to_is_not_kept(settings: Settings) -> None:
     async with (
         Planner(settings) as planner,
