@@ -63,12 +63,31 @@ class BoundCall:
         return streams
 
 
-_JOINT = BlockCall(takes=("hidden_states", "encoder_hidden_states"), returns=(1, 0))
+_STREAMS = ("hidden_states", "encoder_hidden_states")
+_ENCODER_FIRST = BlockCall(_STREAMS, returns=(1, 0))
+_HIDDEN_FIRST = BlockCall(_STREAMS, returns=(0, 1))
+# What such blocks take of the encoder they only read.
+_HIDDEN_ONLY = BlockCall(("hidden_states",), returns=(0,))
 
 FAMILIES: Mapping[str, Mapping[str, BlockCall]] = {
     "FluxTransformer2DModel": {
-        "transformer_blocks": _JOINT,
-        "single_transformer_blocks": _JOINT,
+        "transformer_blocks": _ENCODER_FIRST,
+        "single_transformer_blocks": _ENCODER_FIRST,
     },
+    "Flux2Transformer2DModel": {
+        "transformer_blocks": _ENCODER_FIRST,
+        "single_transformer_blocks": _HIDDEN_ONLY,
+    },
+    "QwenImageTransformer2DModel": {"transformer_blocks": _ENCODER_FIRST},
+    "WanTransformer3DModel": {"blocks": _HIDDEN_ONLY},
+    "ZImageTransformer2DModel": {"layers": BlockCall(("x",), returns=(0,))},
+    "HunyuanVideoTransformer3DModel": {
+        "transformer_blocks": _HIDDEN_FIRST,
+        "single_transformer_blocks": _HIDDEN_FIRST,
+    },
+    "HunyuanVideo15Transformer3DModel": {"transformer_blocks": _HIDDEN_FIRST},
 }
 """Calling conventions by transformer class and block list."""
+
+PIPELINES = frozenset({"FluxPipeline"})
+"""The pipeline classes that whole runs are made of so far."""

@@ -104,13 +104,14 @@ def resolve(model: str) -> Path:
 
 
 def _refuse_unsupported(found: Checkpoint) -> None:
-    from executor.engine.families import FAMILIES
+    from executor.engine.families import FAMILIES, PIPELINES
 
     transformer = found.config("transformer/config.json").get("_class_name")
-    if not isinstance(transformer, str) or transformer not in FAMILIES:
+    known = isinstance(transformer, str) and transformer in FAMILIES
+    if found.pipeline_class not in PIPELINES or not known:
         raise PlacementError(
             f"{found.directory}: {found.pipeline_class} with transformer {transformer} is not "
-            f"supported; supported transformers: {', '.join(sorted(FAMILIES))}"
+            f"supported; supported pipelines: {', '.join(sorted(PIPELINES))}"
         )
 
 

@@ -77,45 +77,144 @@ def make_inputs(family: str, spec: Mapping[str, Any], *, seed: int) -> dict[str,
     """Latents and conditions of a family.
 
     Raises:
-        NotSupportedError: the family is not run yet.
+        NotSupportedError: the family is not known here.
     """
-    if family not in _FORWARDS:
+    shapes = _INPUTS.get(family)
+    if shapes is None:
         raise NotSupportedError(f"family {family}")
-    kwargs, geometry = spec["kwargs"], spec["geometry"]
+    named = {
+        name: seeded_normal(shape, seed, f"{family}.{name}")
+        for name, shape in shapes(spec["kwargs"], spec["geometry"]).items()
+    }
+    return named | _positions(family, spec["geometry"])
+
+
+def _positions(family: str, geometry: Mapping[str, int]) -> dict[str, Tensor]:
+    """Ids of image and text tokens: (row, column) in the last two of three axes, or as FLUX.2 has
+    them, in the middle two of four with the text in the last."""
+    if family not in ("flux", "flux2"):
+        return {}
     height, width, text = geometry["h"], geometry["w"], geometry["txt"]
+    axes = 3 if family == "flux" else 4
+    image = torch.zeros(height, width, axes)
+    image[..., 1] = torch.arange(height)[:, None]
+    image[..., 2] = torch.arange(width)[None, :]
+    words = torch.zeros(text, axes)
+    if family == "flux2":
+        words[:, 3] = torch.arange(text)
+    return {"img_ids": image.reshape(-1, axes), "txt_ids": words}
 
-    def values(name: str, *shape: int) -> Tensor:
-        return seeded_normal(shape, seed, f"{family}.{name}")
 
-    image_ids = torch.zeros(height, width, 3)
-    image_ids[..., 1] = torch.arange(height)[:, None]
-    image_ids[..., 2] = torch.arange(width)[None, :]
+Sizes = Mapping[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _flux_inputs(kwargs: Sizes, geometry: Sizes) -> Shapes:
+    return {**_flux2_inputs(kwargs, geometry), "pooled": (1, kwargs["pooled_projection_dim"])}
+
+
+def _flux2_inputs(kwargs: Sizes, geometry: Sizes) -> Shapes:
     return {
-        "latents": values("latents", 1, height * width, kwargs["in_channels"]),
-        "prompt": values("prompt", 1, text, kwargs["joint_attention_dim"]),
-        "pooled": values("pooled", 1, kwargs["pooled_projection_dim"]),
-        "img_ids": image_ids.reshape(-1, 3),
-        "txt_ids": torch.zeros(text, 3),
+        "latents": (1, geometry["h"] * geometry["w"], kwargs["in_channels"]),
+        "prompt": (1, geometry["txt"], kwargs["joint_attention_dim"]),
     }
 
 
-def _flux(
-    model: nn.Module, latents: Tensor, time: Tensor, inputs: Mapping[str, Tensor], guidance: float
+def _qwen_inputs(kwargs: Sizes, geometry: Sizes) -> Shapes:
+    shapes = _flux2_inputs(kwargs, geometry)
+    return {**shapes, "negative": shapes["prompt"]}
+
+
+def _wan_inputs(kwargs: Sizes, geometry: Sizes) -> Shapes:
+    text = (1, geometry["txt"], kwargs["text_dim"])
+    return {"latents": _film(kwargs, geometry), "prompt": text, "negative": text}
+
+
+def _z_image_inputs(kwargs: Sizes, geometry: Sizes) -> Shapes:
+    return {
+        "latents": (1, kwargs["in_channels"], geometry["h"], geometry["w"]),
+        "prompt": (geometry["txt"], kwargs["cap_feat_dim"]),
+    }
+
+
+def _hunyuan_inputs(kwargs: Sizes, geometry: Sizes) -> Shapes:
+    return {
+        "latents": _film(kwargs, geometry),
+        "prompt": (1, geometry["txt"], kwargs["text_embed_dim"]),
+        "pooled": (1, kwargs["pooled_projection_dim"]),
+    }
+
+
+def _film(kwargs: Sizes, geometry: Sizes) -> tuple[int, ...]:
+    return (1, kwargs["in_channels"], geometry["f"], geometry["h"], geometry["w"])
+
+
+_INPUTS: Mapping[str, Callable[[Sizes, Sizes], Shapes]] = {
+    "flux": _flux_inputs,
+    "flux2": _flux2_inputs,
+    "qwen": _qwen_inputs,
+    "wan": _wan_inputs,
+    "zimage": _z_image_inputs,
+    "hunyuan": _hunyuan_inputs,
+}
+
+
+def _predict(
+    family: str,
+    model: nn.Module,
+    latents: Tensor,
+    time: Tensor,
+    inputs: Mapping[str, Tensor],
+    geometry: Sizes,
+    prompt: str,
 ) -> Tensor:
-    prediction: Tensor = model(
-        hidden_states=latents,
-        encoder_hidden_states=inputs["prompt"],
-        pooled_projections=inputs["pooled"],
-        timestep=time.reshape(1) / 1000,
-        img_ids=inputs["img_ids"],
-        txt_ids=inputs["txt_ids"],
-        guidance=torch.tensor([guidance]),
-        return_dict=False,
-    )[0]
-    return prediction
-
-
-_FORWARDS: Mapping[str, Callable[..., Tensor]] = {"flux": _flux}
+    """One forward of the transformer, as the family's pipeline calls it; time 0 to 1000."""
+    at = time.reshape(1)
+    text = inputs[prompt]
+    match family:
+        case "flux" | "flux2":
+            pooled = {"pooled_projections": inputs["pooled"]} if family == "flux" else {}
+            prediction = model(
+                hidden_states=latents,
+                encoder_hidden_states=text,
+                timestep=at / 1000,
+                img_ids=inputs["img_ids"],
+                txt_ids=inputs["txt_ids"],
+                guidance=torch.tensor([geometry["guidance"]]),
+                return_dict=False,
+                **pooled,
+            )
+        case "qwen":
+            prediction = model(
+                hidden_states=latents,
+                encoder_hidden_states=text,
+                encoder_hidden_states_mask=None,
+                timestep=at / 1000,
+                img_shapes=[[(1, geometry["h"], geometry["w"])]],
+                return_dict=False,
+            )
+        case "wan":
+            prediction = model(
+                hidden_states=latents, timestep=at, encoder_hidden_states=text, return_dict=False
+            )
+        case "zimage":
+            frames = [latents[0].unsqueeze(1)]
+            output = model(frames, (1000 - at) / 1000, [text], return_dict=False)[0]
+            return -output[0].squeeze(1).unsqueeze(0)
+        case "hunyuan":
+            prediction = model(
+                hidden_states=latents,
+                timestep=at,
+                encoder_hidden_states=text,
+                encoder_attention_mask=torch.ones(1, geometry["txt"], dtype=torch.long),
+                pooled_projections=inputs["pooled"],
+                guidance=torch.tensor([geometry["guidance"] * 1000.0]),
+                return_dict=False,
+            )
+        case _:
+            raise NotSupportedError(f"family {family}")
+    first: Tensor = prediction[0]
+    return first
 
 
 @torch.no_grad()
@@ -126,16 +225,23 @@ def denoise(
     geometry: Mapping[str, Any],
     scheduler: Mapping[str, Any],
     steps: int,
+    branches: int,
     on_step: Callable[[], object] = lambda: None,
 ) -> Tensor:
-    """The latents after all steps of the recorded scheduler."""
+    """The latents after all steps of the recorded scheduler.
+
+    With two branches the conditional forward comes first, whatever a cache calls it.
+    """
     stepper = getattr(diffusers, scheduler["cls"])(
         num_train_timesteps=scheduler["num_train_timesteps"], shift=scheduler["shift"]
     )
     stepper.set_timesteps(steps)
     latents = inputs["latents"].clone()
     for time in stepper.timesteps:
-        prediction = _FORWARDS[family](model, latents, time, inputs, geometry["guidance"])
+        prediction = _predict(family, model, latents, time, inputs, geometry, "prompt")
+        if branches > 1:
+            unconditional = _predict(family, model, latents, time, inputs, geometry, "negative")
+            prediction = unconditional + geometry["cfg"] * (prediction - unconditional)
         latents = stepper.step(prediction, time, latents, return_dict=False)[0]
         on_step()
     return latents

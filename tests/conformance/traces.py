@@ -13,18 +13,26 @@ from torch import nn
 
 from executor.codec import program_from_proto
 from executor.engine.execution import Execution
-from executor.engine.program import OpKind, StepOutcome
+from executor.engine.program import Branch, OpKind, StepOutcome
 from planner.codec import program_to_proto
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.request import Request
-from planner.models.families import flux
+from planner.models.facts import ModelFacts
+from planner.models.resolve import from_configs
 from tests.conformance.oracle_models import build_model, denoise, make_inputs, weight_hash
 from tests.conformance.verdict import MismatchError, NotSupportedError, expect
 
 TOLERANCE = 1e-4
 """Largest absolute difference of latents and residual diffs."""
 
-_FACTS = {"flux": flux}
+_PIPELINES = {
+    "flux": "FluxPipeline",
+    "flux2": "Flux2Pipeline",
+    "qwen": "QwenImagePipeline",
+    "wan": "WanPipeline",
+    "zimage": "ZImagePipeline",
+    "hunyuan": "HunyuanVideoPipeline",
+}
 
 
 def cases(
@@ -33,6 +41,18 @@ def cases(
     traces = _Traces(recorded["meta"], arrays)
     for case in recorded["cases"]:
         yield case["name"], partial(traces.check, case)
+
+
+def _facts(family: str, spec: dict[str, Any]) -> ModelFacts:
+    configs = {
+        "model_index.json": {"_class_name": _PIPELINES[family]},
+        "transformer/config.json": {"_class_name": spec["cls"], **spec["kwargs"]},
+        "scheduler/scheduler_config.json": {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "shift": 3.0,
+        },
+    }
+    return from_configs(configs, name=family)
 
 
 class _Traces:
@@ -44,7 +64,7 @@ class _Traces:
     def check(self, case: dict[str, Any]) -> None:
         family, steps = case["family"], case["steps"]
         spec = self._meta["model_specs"][family]
-        if family not in _FACTS:
+        if family not in _PIPELINES:
             raise NotSupportedError(f"family {family}")
         if case["opts"] or case["extra"]:
             raise NotSupportedError(f"options {case['opts']} {case['extra']}")
@@ -70,10 +90,13 @@ class _Traces:
                 spec["geometry"],
                 self._meta["scheduler"],
                 steps,
+                len({column.branch for column in program.columns}),
                 lambda: outcomes.append(execution.end_step()),
             )
-        for c, (name, context) in enumerate(case["contexts"].items()):
-            self._check_decisions(name, context, [outcome.ops[c] for outcome in outcomes])
+        for c, column in enumerate(program.columns):
+            name = column.block_lists[0]
+            ops = [outcome.ops[c] for outcome in outcomes]
+            self._check_decisions(name, case["contexts"][name], column.branch, ops)
         computed = sum(any(op.kind is OpKind.FULL for op in o.ops if op) for o in outcomes)
         estimate = compiled.estimate
         if not estimate.min_computed_steps <= computed <= estimate.max_computed_steps:
@@ -84,9 +107,15 @@ class _Traces:
             raise MismatchError(f"latents differ by {difference:.2e}")
 
     def _compile(self, case: dict[str, Any], spec: dict[str, Any]) -> Compilation:
-        facts = _FACTS[case["family"]]({"transformer/config.json": spec["kwargs"]})
+        guidance = spec["geometry"].get("cfg")
         compiled = compile_config(
-            json.dumps(case["yaml"]), facts, Request(num_inference_steps=case["steps"])
+            json.dumps(case["yaml"]),
+            _facts(case["family"], spec),
+            Request(
+                num_inference_steps=case["steps"],
+                guidance_scale=guidance,
+                negative_prompt=guidance is not None,
+            ),
         )
         if compiled.program is None:
             unsupported = [d for d in compiled.diagnostics if d.code.startswith("unsupported")]
@@ -101,10 +130,15 @@ class _Traces:
         return build_model(spec, seed=self._meta["model_seed"], time_gain=self._meta["time_gain"])
 
     @staticmethod
-    def _check_decisions(name: str, context: dict[str, Any], ops: list[Any]) -> None:
+    def _check_decisions(
+        name: str, context: dict[str, Any], branch: Branch, ops: list[Any]
+    ) -> None:
+        unconditional = branch is Branch.UNCOND
+        name = f"{name} {branch.value}"
         computed = "".join("1" if op.kind is OpKind.FULL else "0" for op in ops)
-        expect(f"{name} computed", computed, context["computed_mask"])
-        for step, (op, recorded) in enumerate(zip(ops, context["decisions"], strict=True)):
+        expect(name, computed, context["cfg_computed_mask" if unconditional else "computed_mask"])
+        decisions = [each for each in context["decisions"] if each["cfg"] is unconditional]
+        for step, (op, recorded) in enumerate(zip(ops, decisions, strict=True)):
             # The peer also evaluates the diff of some steps that the plan decides ahead.
             if op.residual_diff is None:
                 continue
