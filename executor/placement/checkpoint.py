@@ -18,6 +18,8 @@ ANNOUNCED = (
     "transformer_2/config.json",
     "vae/config.json",
     "scheduler/scheduler_config.json",
+    "guider/guider_config.json",
+    "tokenizer_2/tokenizer_config.json",
 )
 LIBRARIES = ("diffusers", "transformers")
 

@@ -19,6 +19,7 @@ CONFIG_PATHS = (
     "vae/config.json",
     "scheduler/scheduler_config.json",
     "guider/guider_config.json",
+    "tokenizer_2/tokenizer_config.json",
 )
 MAX_CONFIG_BYTES = 1 << 20
 

@@ -29,6 +29,8 @@ from planner.models.layers import (
 from planner.models.lengths import SequenceRule
 from planner.models.reading import MOST_CHANNELS, Configs, channels, count, flag, levels
 
+_MOST_TOKENS = 512
+
 
 def flux(configs: Configs) -> ModelFacts:
     """FLUX.1: double blocks, then single blocks, cached as one group; guidance is embedded.
@@ -64,9 +66,15 @@ def flux(configs: Configs) -> ModelFacts:
             num_inference_steps=28, height=size, width=size, size_multiple=multiple
         ),
         guidance=Guidance(GuidanceKind.EMBEDDED, 3.5) if embedded else NO_GUIDANCE,
-        sequence=SequenceRule(patch=multiple, prompt=512),
+        sequence=SequenceRule(patch=multiple, prompt=_prompt(configs)),
         shapes=(_shape(target, transformer, guidance_embeds=embedded),),
     )
+
+
+def _prompt(configs: Configs) -> int:
+    """Prompts are padded to what the tokenizer takes, and to 512 tokens where it takes more."""
+    limit = configs.get("tokenizer_2/tokenizer_config.json", {}).get("model_max_length")
+    return limit if type(limit) is int and 1 <= limit <= _MOST_TOKENS else _MOST_TOKENS
 
 
 def _shape(target: Target, config: Mapping[str, Any], *, guidance_embeds: bool) -> Shape:

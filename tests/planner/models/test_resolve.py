@@ -91,6 +91,19 @@ def test_a_directory_says_what_it_holds(tmp_path: Path) -> None:
     assert facts.guidance_embeds
 
 
+@pytest.mark.parametrize(
+    ("limit", "length"), [(16, 16), (512, 512), (10**30, 512), (0, 512), ("77", 512), (None, 512)]
+)
+def test_prompts_are_as_long_as_the_tokenizer_takes(
+    limit: object, length: int, tmp_path: Path
+) -> None:
+    tokenizer = {"tokenizer_2/tokenizer_config.json": {"model_max_length": limit}}
+    facts = from_directory(written(tmp_path, CONFIGS | tokenizer))
+    assert facts.sequence is not None
+    assert facts.sequence.prompt == length
+    assert facts.architecture == from_configs(CONFIGS, name="tiny").architecture
+
+
 def test_a_vae_without_config_is_that_of_flux(tmp_path: Path) -> None:
     configs = {path: config for path, config in CONFIGS.items() if not path.startswith("vae")}
     assert from_directory(written(tmp_path, configs)).defaults == ModelDefaults(28, 1024, 1024, 16)
