@@ -18,9 +18,6 @@ from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import UnknownModelError, from_configs, from_directory, from_name
 
-_MAX_BLOCKS = 4096
-_MAX_HEADS = 65536
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -72,8 +69,8 @@ class ModelLookup:
         if faults:
             raise invalid(faults)
         try:
-            facts = _plausible(from_configs(configs, name=executor.model))
-        except (UnknownModelError, ArithmeticError, AttributeError) as error:
+            facts = from_configs(configs, name=executor.model)
+        except UnknownModelError as error:
             raise invalid(
                 [Violation("executor.component_configs", str(error))], ErrorReason.UNKNOWN_MODEL
             ) from None
@@ -102,21 +99,3 @@ class ModelLookup:
         if not served:
             return "no executor is connected"
         return f"connected executors serve: {', '.join(served[:10])}"
-
-
-def _plausible(facts: ModelFacts) -> ModelFacts:
-    """Refuses sizes that no checkpoint has, before anything is computed from them."""
-    for target in facts.architecture.targets:
-        for blocks in target.block_lists:
-            if not 0 <= blocks.num_blocks <= _MAX_BLOCKS:
-                raise UnknownModelError(f"{blocks.name}: {blocks.num_blocks} blocks")
-        for value in (target.num_attention_heads, target.attention_head_dim):
-            if not 1 <= value <= _MAX_HEADS:
-                raise UnknownModelError(f"{target.name}: {value} attention heads or channels")
-    defaults = facts.defaults
-    if not all(
-        1 <= value <= _MAX_HEADS
-        for value in (defaults.height, defaults.width, defaults.size_multiple)
-    ):
-        raise UnknownModelError("vae/config.json: sizes out of range")
-    return facts
