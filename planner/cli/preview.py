@@ -16,7 +16,7 @@ from planner.compile.request import Request
 from planner.diagnostics import has_errors
 from planner.render.diagnostics import render_diagnostics
 
-_FORMATS = click.Choice(["text", "json", "svg"])
+_FORMATS = click.Choice(["text", "json", "svg", "html"])
 
 
 @click.command()
@@ -60,6 +60,10 @@ def _render(
         from planner.render.svg import render_svg
 
         return render_svg(compilation, plan_id, model=model) if plan_id else ""
+    if form == "html":
+        from planner.render.html import render_html
+
+        return render_html(compilation, plan_id, source=source, source_name=name, model=model)
     from planner.render.text import render_text
 
     return render_text(compilation, plan_id, source=source, source_name=name, model=model, **shape)

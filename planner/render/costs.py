@@ -15,23 +15,29 @@ def speed_up(estimate: Estimate, steps: int) -> str:
     By FLOPs where they are known; by the number of steps elsewhere, where a cached step is taken
     to cost nothing.
     """
+    known = estimate.cost is not None
+    basis = "by FLOPs, the blocks that a cached step computes included"
+    return (
+        f"{_speed_up(estimate, steps)} {basis if known else 'by step count'}: "
+        "an ideal bound, not a promise"
+    )
+
+
+def headlines(estimate: Estimate, steps: int) -> list[tuple[str, str]]:
+    """The numbers to begin with: pairs of what they are and the number."""
     cost = estimate.cost
+    found = [("ideal speed-up, a bound", _speed_up(estimate, steps))]
     if cost is not None:
-        low, high = (f"{x:.2f}x" for x in (cost.min_speedup, cost.max_speedup))
-        basis = "by FLOPs, the blocks that a cached step computes included"
-    else:
-        low, high = (
-            f"{steps / n:.2f}x" if n else "unbounded"
-            for n in (estimate.max_computed_steps, estimate.min_computed_steps)
-        )
-        basis = "by step count"
-    span = low if low == high else f"{low} to {high}"
-    return f"{span} {basis}: an ideal bound, not a promise"
+        run = _range(_flops(cost.min_flops), _flops(cost.max_flops))
+        found += [
+            ("compute of a run, an estimate", run),
+            ("memory per rank, an estimate", f"{_bytes(_held(cost))} or more"),
+        ]
+    return found
 
 
 def cost_in_words(cost: Cost, topology: Topology) -> list[tuple[str, str]]:
     """What a run needs: pairs of a heading and a sentence."""
-    held = cost.parameter_bytes + cost.activation_bytes + cost.cache_bytes
     uncached = "" if cost.max_flops == cost.full_flops else f"; {_flops(cost.full_flops)} uncached"
     found = [
         (
@@ -41,7 +47,7 @@ def cost_in_words(cost: Cost, topology: Topology) -> list[tuple[str, str]]:
         ),
         (
             "memory",
-            f"at least {_bytes(held)} per rank: parameters {_bytes(cost.parameter_bytes)}, "
+            f"at least {_bytes(_held(cost))} per rank: parameters {_bytes(cost.parameter_bytes)}, "
             f"activations {_bytes(cost.activation_bytes)}, cache {_bytes(cost.cache_bytes)}",
         ),
     ]
@@ -62,6 +68,21 @@ def cost_in_words(cost: Cost, topology: Topology) -> list[tuple[str, str]]:
         counted = f"up to {cost.decision_collectives} small collectives a run"
         found.append(("decisions", f"{counted}, to agree on computing or caching"))
     return found
+
+
+def _speed_up(estimate: Estimate, steps: int) -> str:
+    if estimate.cost is not None:
+        low, high = (f"{x:.2f}x" for x in (estimate.cost.min_speedup, estimate.cost.max_speedup))
+    else:
+        low, high = (
+            f"{steps / n:.2f}x" if n else "unbounded"
+            for n in (estimate.max_computed_steps, estimate.min_computed_steps)
+        )
+    return low if low == high else f"{low} to {high}"
+
+
+def _held(cost: Cost) -> int:
+    return cost.parameter_bytes + cost.activation_bytes + cost.cache_bytes
 
 
 def _range(low: str, high: str) -> str:

@@ -25,9 +25,14 @@ def render_diagnostics(
 ) -> str:
     """All diagnostics as text that ends with a newline; empty without any."""
     canvas = Canvas(width, color, ascii)
-    lines = _LINE_BREAK.split(source.removeprefix("\ufeff"))
+    lines = split_lines(source)
     blocks = [_render(d, lines, source_name, canvas) for d in diagnostics]
     return "\n\n".join(blocks) + "\n" if blocks else ""
+
+
+def split_lines(source: str) -> list[str]:
+    """The lines of a config, as its diagnostics count them."""
+    return _LINE_BREAK.split(source.removeprefix("\ufeff"))
 
 
 def count_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:

@@ -12,7 +12,7 @@ INK, MUTED, FAINT = "#1b2430", "#5b6675", "#e3e7ec"
 
 _SANS = "-apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Helvetica, Arial, sans-serif"
 _MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-_MARGIN = 36
+_MARGIN, _ROOM = 36, 848
 # Nobody measures text without a font, so lines are broken by what a character takes on average.
 _CHARACTER, _MONO_CHARACTER = 0.57, 0.61
 
@@ -20,12 +20,16 @@ _CHARACTER, _MONO_CHARACTER = 0.57, 0.61
 class Sheet:
     """SVG elements with a cursor ``y``; all text from outside is escaped here."""
 
-    width = 920
-    left, right = _MARGIN, width - _MARGIN
+    def __init__(self, *, name: str, title: str, framed: bool = True) -> None:
+        """``name`` keeps ids apart where several pictures share a page.
 
-    def __init__(self, *, name: str, title: str) -> None:
-        """``name`` keeps ids apart where several pictures share a page."""
-        self.y: float = _MARGIN + 16
+        One that is not ``framed`` has neither margin nor ground: it lies on something that does.
+        """
+        self._framed = framed
+        self.left = _MARGIN if framed else 0
+        self.right = self.left + _ROOM
+        self.width = self.left + self.right
+        self.y: float = _MARGIN + 16 if framed else 0
         self._hatch = f"ditplan-{name}-adaptive"
         self._title = title
         self._elements: list[str] = []
@@ -84,7 +88,11 @@ class Sheet:
         self.y += 26
 
     def finish(self) -> str:
-        height = self.y + _MARGIN - 22
+        height = self.y + (_MARGIN if self._framed else 10) - 22
+        frame = (
+            f'<rect x="0.5" y="0.5" width="{self.width - 1}" height="{height - 1:.0f}" rx="10" '
+            f'fill="#ffffff" stroke="{FAINT}"/>'
+        )
         return "\n".join(
             [
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {height:.0f}" '
@@ -94,8 +102,7 @@ class Sheet:
                 'patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
                 '<rect width="6" height="6" fill="#fdf0d3"/>'
                 '<rect width="2.5" height="6" fill="#eda52f"/></pattern></defs>',
-                f'<rect x="0.5" y="0.5" width="{self.width - 1}" height="{height - 1:.0f}" rx="10" '
-                f'fill="#ffffff" stroke="{FAINT}"/>',
+                *([frame] if self._framed else []),
                 *self._elements,
                 "</svg>\n",
             ]

@@ -155,7 +155,17 @@ def test_svg_is_xml_on_standard_output(config: Path) -> None:
     assert ElementTree.fromstring(result.stdout).tag == "{http://www.w3.org/2000/svg}svg"
 
 
-@pytest.mark.parametrize("form", ["text", "json", "svg"])
+def test_html_holds_plan_findings_and_config(config: Path) -> None:
+    page = preview(config, "--model", FLUX, "--format", "html")
+    assert page.exit_code == 0
+    assert page.stdout.startswith("<!doctype html>")
+    assert "max_warmup_steps: 8" in page.stdout
+    failed = preview("-", "--model", FLUX, "--format", "html", stdin=WRONG)
+    assert failed.exit_code == 2
+    assert "error[unknown-key]" in failed.stdout
+
+
+@pytest.mark.parametrize("form", ["text", "json", "svg", "html"])
 def test_out_takes_what_standard_output_would(config: Path, tmp_path: Path, form: str) -> None:
     out = tmp_path / "plan"
     arguments = (config, "--model", FLUX, "--format", form)
@@ -348,7 +358,7 @@ def test_a_closed_pipe_is_no_traceback(config: Path) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("form", ["text", "json", "svg"])
+@pytest.mark.parametrize("form", ["text", "json", "svg", "html"])
 def test_nothing_heavy_is_imported(config: Path, form: str) -> None:
     program = (
         "import sys\nfrom planner.cli import cli\n"

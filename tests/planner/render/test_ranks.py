@@ -17,6 +17,10 @@ MESHES = [
 ]
 
 
+def sizes(topology: Topology) -> str:
+    return f"{topology.ring_size}x{topology.ulysses_size}x{topology.tp_size}"
+
+
 def rank_of(topology: Topology, place: dict[str, int]) -> int:
     """Row-major in the order ring, ulysses, tp."""
     ring, ulysses, tp = (place.get(name, 0) for name in ("ring", "ulysses", "tp"))
@@ -42,7 +46,7 @@ def places(lines: list[str]) -> dict[int, dict[str, int]]:
 
 
 @pytest.mark.parametrize("width", [40, 80])
-@pytest.mark.parametrize("topology", MESHES, ids=str)
+@pytest.mark.parametrize("topology", MESHES, ids=sizes)
 def test_every_rank_stands_at_its_coordinates(topology: Topology, width: int) -> None:
     lines = render_ranks(topology, Canvas(width), indent=11)
     found = places(lines)
