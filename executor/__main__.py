@@ -9,7 +9,7 @@ import sys
 import click
 
 # The exit statuses beside 0.
-REFUSED = 1
+FAILED = 1
 MISUSE = 2
 
 
@@ -79,6 +79,7 @@ def main(
         structlog.get_logger("executor").info("listening", executor=name, address=address)
 
         from executor.agent.dialer import RefusedByPlannerError
+        from executor.agent.failures import DeviceFailedError
         from executor.agent.serve import Settings, serve
         from executor.placement.device import DeviceChoice, DtypeChoice
         from executor.placement.errors import PlacementError
@@ -95,8 +96,8 @@ def main(
             serve(settings, server, shutdown)
         except PlacementError as error:
             _fail(MISUSE, error)
-        except RefusedByPlannerError as error:
-            _fail(REFUSED, error)
+        except (RefusedByPlannerError, DeviceFailedError) as error:
+            _fail(FAILED, error)
         finally:
             server.stop()
 

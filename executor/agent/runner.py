@@ -16,7 +16,14 @@ from structlog.typing import FilteringBoundLogger
 from executor import codec
 from executor.agent.artifacts import ArtifactFile, encode
 from executor.agent.delivery import Delivery, RejectedArtifactError
-from executor.agent.failures import DamagedPlanError, RefusedRunError, describe, failure
+from executor.agent.failures import (
+    DamagedPlanError,
+    DeviceFailedError,
+    RefusedRunError,
+    describe,
+    failure,
+    is_device_failure,
+)
 from executor.agent.lease import Assignment, LeasedRun
 from executor.agent.shutdown import Shutdown
 from executor.engine import run as engine
@@ -54,19 +61,28 @@ class Runner:
         self._on_begin = on_begin
         self._log = log
         self._delivery_seconds = delivery_seconds
+        self._device_failed = False
 
     def run(self, stub: DispatchServiceStub, lease: Lease) -> None:
-        """From the lease to its end. A run that fails is reported; nothing is raised for it."""
+        """From the lease to its end. A run that fails is reported.
+
+        Raises:
+            DeviceFailedError: no other run can succeed in this process.
+        """
         log = self._log.bind(generation=lease.generation, epoch=lease.epoch)
         with LeasedRun(stub, lease, self._name, log) as leased:
             outcome = self._attempt(leased, log)
-            if isinstance(outcome, RunFailure) and torch.cuda.is_available():
+            if isinstance(outcome, RunFailure) and not self._device_failed:
                 torch.cuda.empty_cache()
             give_up_at = time.monotonic() + self._delivery_seconds
             delivery = Delivery(leased, deadline=lambda: self._shutdown.limit(give_up_at), log=log)
             final = _store(delivery, outcome) if isinstance(outcome, Success) else outcome
             if final is not None:
                 delivery.conclude(final)
+        if self._device_failed:
+            raise DeviceFailedError(
+                f"device {self._loaded.device_name} failed in {lease.generation}"
+            )
 
     def _attempt(self, leased: LeasedRun, log: FilteringBoundLogger) -> Success | RunFailure | None:
         """Runs it; None where there is no one to tell what came of it."""
@@ -90,6 +106,7 @@ class Runner:
             return self._stopped(leased, log)
         except Exception as error:
             outcome = describe(error)
+            self._device_failed = is_device_failure(error)
             log.exception("run_failed", code=outcome.code)
             return outcome
 

@@ -33,6 +33,7 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
     Raises:
         PlacementError: the model cannot be loaded.
         RefusedByPlannerError: the planner does not want this executor.
+        DeviceFailedError: the device does nothing more for this process.
     """
     log = structlog.get_logger("executor").bind(executor=settings.name)
     loaded = load(

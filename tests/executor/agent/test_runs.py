@@ -14,6 +14,7 @@ from ditplan.v1 import plan_pb2
 from PIL import Image
 from safetensors.torch import load as load_tensors
 
+from executor.agent.failures import DeviceFailedError
 from executor.engine import run as engine
 from executor.placement.load import LoadedPipeline
 from tests.executor.agent.in_process import Agent, SlowSteps
@@ -172,6 +173,24 @@ def test_what_this_executor_cannot_run_is_refused(
     assert words in job.failure.message
     assert not job.failure.retryable
     assert not job.steps
+
+
+def test_a_failed_device_hands_the_run_back_and_ends_the_executor(
+    agent: Agent, planner: ScriptedPlanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of CUDA stays with the process: every later run would fail, too."""
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal access\nSearch for ...")
+
+    monkeypatch.setattr(engine, "run", broken)
+    job = planner.offer(Job(program("FC")))
+    assert job.over.wait(WAIT)
+    assert job.failure is not None
+    assert (job.failure.code, job.failure.retryable) == ("UNAVAILABLE", True)
+    assert job.failure.message == "the device failed: CUDA error: an illegal access"
+    agent.thread.join(WAIT)
+    assert isinstance(agent.ended_with, DeviceFailedError)
 
 
 @pytest.mark.parametrize(
