@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,7 +64,9 @@ def _step_document(
         if op.refresh:
             document["refresh"] = True
         if done.HasField("residual_diff"):
-            document["residual_diff"] = done.residual_diff
+            # JSON has no NaN, which a model that overflows can report.
+            diff = done.residual_diff
+            document["residual_diff"] = diff if math.isfinite(diff) else None
         ops.append(document)
     return {"index": outcome.step, "milliseconds": outcome.milliseconds, "ops": ops}
 
