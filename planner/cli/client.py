@@ -90,16 +90,25 @@ class Client:
     def read(self, generation: str, artifact: generation_pb2.Artifact) -> bytes:
         """An artifact of a finished generation, its checksum verified.
 
+        Goes on where it was when the planner restarts meanwhile.
+
         Raises:
             Refusal: the planner refused the call, or the data do not match the checksum.
         """
-        request = generation_pb2.ReadArtifactRequest(name=f"{generation}/artifacts/{artifact.name}")
+        name = f"{generation}/artifacts/{artifact.name}"
         data = bytearray()
-        try:
-            for response in self._stub.ReadArtifact(request, timeout=CALL_SECONDS):
-                data += response.data
-        except grpc.RpcError as error:
-            raise _refusal(error) from None
+        give_up_at = time.monotonic() + RECONNECT_SECONDS
+        while len(data) < artifact.size_bytes:
+            request = generation_pb2.ReadArtifactRequest(name=name, offset=len(data))
+            try:
+                for response in self._stub.ReadArtifact(request, timeout=CALL_SECONDS):
+                    data += response.data
+                break
+            except grpc.RpcError as error:
+                lost = error.code() is grpc.StatusCode.UNAVAILABLE
+                if not lost or time.monotonic() > give_up_at:
+                    raise _refusal(error) from None
+            time.sleep(RETRY_SECONDS)
         if hashlib.sha256(data).hexdigest() != artifact.sha256:
             raise Refusal(grpc.StatusCode.DATA_LOSS, f"{artifact.name} does not match its checksum")
         return bytes(data)
