@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,7 +11,7 @@ from torch import nn
 from executor.engine.arena import Arena
 from executor.engine.families import FAMILIES
 from executor.engine.forward import Forward
-from executor.engine.program import Column, OpOutcome, Program, StepOutcome
+from executor.engine.program import Column, OpOutcome, Program
 from executor.engine.runner import BlockRunner, Course, yielding
 
 
@@ -41,7 +40,6 @@ class Execution:
         self._arena = Arena(program)
         self._before_forward = before_forward
         self._step = 0
-        self._step_began: float | None = None
         self._forwards: dict[int, Forward] = {}
         self._runners: list[tuple[nn.ModuleList, BlockRunner]] = []
         groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
@@ -59,8 +57,8 @@ class Execution:
                 stack.enter_context(yielding(blocks, runner))
             yield
 
-    def end_step(self) -> StepOutcome:
-        """What the step did; to be called once after each.
+    def end_step(self) -> tuple[OpOutcome | None, ...]:
+        """What each column did in the step; to be called once after each.
 
         Raises:
             ProgramMismatchError: the model ran fewer forwards than the program has.
@@ -78,18 +76,12 @@ class Execution:
                     f"step {self._step} of the pipeline did not run {self._program.columns[c]}"
                 )
             outcomes.append(None if forward is None else forward.outcome)
-        now = time.perf_counter()
-        began = now if self._step_began is None else self._step_began
-        outcome = StepOutcome(self._step, tuple(outcomes), (now - began) * 1e3)
-        self._step_began = now
         self._step += 1
-        return outcome
+        return tuple(outcomes)
 
     def _open(self, columns: list[int]) -> Forward:
         """The next forward of a group: of its columns, the first that the step has yet to run."""
         self._before_forward()
-        if self._step_began is None:
-            self._step_began = time.perf_counter()
         if self._step < len(self._program.steps):
             for c in columns:
                 op = self._program.steps[self._step][c]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from executor.engine.execution import Execution, ProgramMismatchError
 from executor.engine.program import Program, StepOutcome
+from executor.engine.step_clock import StepClock
 
 __all__ = ["ProgramMismatchError", "RunCancelled", "RunResult", "RunSpec", "check", "run"]
 
@@ -72,18 +73,20 @@ def run(
 
     def before_forward() -> None:
         stop_if_cancelled()
-        if not steps:
-            # What encodes the prompt is not the first step's time.
-            finish_work(pipeline.device)
+        clock.begin()
 
+    def tell(outcomes: Iterable[StepOutcome]) -> None:
+        for outcome in outcomes:
+            steps.append(outcome)
+            on_step(outcome)
+
+    clock = StepClock(pipeline.device)
     execution = Execution(_targets(pipeline, program), program, before_forward)
     steps: list[StepOutcome] = []
     latents: list[Tensor] = []
 
     def end_step(_: Any, step: int, timestep: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        finish_work(pipeline.device)
-        steps.append(execution.end_step())
-        on_step(steps[-1])
+        tell(clock.end_step(step, execution.end_step()))
         latents[:] = [state["latents"]]
         stop_if_cancelled()
         return {}
@@ -100,6 +103,7 @@ def run(
             callback_on_step_end_tensor_inputs=["latents"],
             **_optional_arguments(pipeline, spec),
         )
+    tell(clock.finish())
     if len(steps) != len(program.steps):
         raise ProgramMismatchError(
             f"the pipeline ran {len(steps)} steps, the program has {len(program.steps)}"
@@ -111,16 +115,6 @@ def run(
         denoise_seconds=sum(step.milliseconds for step in steps) / 1e3,
         total_seconds=time.perf_counter() - began,
     )
-
-
-def finish_work(device: torch.device) -> None:
-    """Waits for what the device has been given to do; a CPU has always done it.
-
-    Without it a step would seem to end when its kernels are queued: times and progress would be
-    those of the queue, and a cancelled run would go on for as long as the queue is.
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _targets(pipeline: Any, program: Program) -> Mapping[str, nn.Module]:

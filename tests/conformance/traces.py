@@ -13,7 +13,7 @@ from torch import nn
 
 from executor.codec import program_from_proto
 from executor.engine.execution import Execution
-from executor.engine.program import Branch, OpKind, StepOutcome
+from executor.engine.program import Branch, OpKind, OpOutcome
 from planner.codec import program_to_proto
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.request import Request
@@ -81,7 +81,7 @@ class _Traces:
                 expect(f"input {name}", torch.equal(value, recorded), True)
         program = program_from_proto(program_to_proto(compiled.program))
         execution = Execution({"transformer": model}, program)
-        outcomes: list[StepOutcome] = []
+        outcomes: list[tuple[OpOutcome | None, ...]] = []
         with execution.attached():
             latents = denoise(
                 family,
@@ -95,9 +95,9 @@ class _Traces:
             )
         for c, column in enumerate(program.columns):
             name = column.block_lists[0]
-            ops = [outcome.ops[c] for outcome in outcomes]
+            ops = [ops[c] for ops in outcomes]
             self._check_decisions(name, case["contexts"][name], column.branch, ops)
-        computed = sum(any(op.kind is OpKind.FULL for op in o.ops if op) for o in outcomes)
+        computed = sum(any(op.kind is OpKind.FULL for op in ops if op) for ops in outcomes)
         estimate = compiled.estimate
         if not estimate.min_computed_steps <= computed <= estimate.max_computed_steps:
             raise MismatchError(f"{computed} computed steps lie outside the plan's {estimate}")

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from executor.engine import run as engine_run
 from executor.engine.execution import Execution
 from executor.engine.program import (
     AdaptiveRule,
@@ -33,6 +32,7 @@ from executor.engine.run import (
     check,
     run,
 )
+from executor.engine.step_clock import StepClock
 from tests.executor import tiny_flux
 from tests.executor.engine.programs import LISTS, decided, flux_program, uncached
 
@@ -174,24 +174,53 @@ def test_a_model_without_blocks_of_one_kind_is_cached_too(layers: tuple[int, int
     assert _kinds(run(pipeline, flux_program("1010"), SPEC)) == "1010"
 
 
-def test_steps_are_timed_when_the_device_has_done_them(
+class _LateDevice(StepClock):
+    """A device that computes while the host goes on, as CUDA does: 20 ms after each step."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(torch.device("cuda"))
+
+    def _mark(self) -> float:
+        return time.perf_counter() + 0.02
+
+    def _milliseconds(self, before: float, after: float) -> float:
+        time.sleep(max(after - time.perf_counter(), 0))
+        return (after - before) * 1e3
+
+
+def test_steps_of_a_device_that_lags_are_told_in_order_and_once(
     pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that computes while the host goes on, as CUDA does; 20 ms are queued a step."""
-    waits: list[int] = []
     told: list[int] = []
+    queued: list[int] = []
+    monkeypatch.setattr("executor.engine.run.StepClock", _LateDevice)
+    result = run(
+        pipeline,
+        flux_program("1?1?"),
+        SPEC,
+        on_step=lambda outcome: told.append(outcome.step),
+        is_cancelled=lambda: bool(queued.append(len(told))),
+    )
+    assert told == [0, 1, 2, 3]
+    assert [outcome.step for outcome in result.steps] == told
+    assert all(outcome.milliseconds > 0 for outcome in result.steps)
+    # Asked before each forward and after each step: a step is told when the next one has ended.
+    assert queued == [0, 0, 0, 1, 1, 2, 2, 3]
 
-    def finish(device: torch.device) -> None:
-        assert device == pipeline.device
-        waits.append(len(told))
-        time.sleep(0.02 if len(waits) > 1 else 0.2)
 
-    monkeypatch.setattr(engine_run, "finish_work", finish)
-    result = run(pipeline, uncached(3), SPEC, on_step=lambda step: told.append(step.step))
-    # Before the first forward, and at the end of every step before it is told.
-    assert waits == [0, 0, 1, 2]
-    assert all(step.milliseconds >= 20 for step in result.steps)
-    assert result.steps[0].milliseconds < 200
+def test_encoding_the_prompt_is_not_the_time_of_the_first_step(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = pipeline.encode_prompt
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.3)
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "encode_prompt", slowly)
+    result = run(pipeline, uncached(2), SPEC)
+    assert result.steps[0].milliseconds < 300
+    assert result.total_seconds > 0.3
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
