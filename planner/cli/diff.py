@@ -39,8 +39,11 @@ def diff(a: str, b: str, model: str, request: Request, form: str) -> None:
     """
     try:
         facts = find_model(model)
-        before, after = (_side(name, facts, request) for name in (a, b))
+        # Each is read once: standard input can be no second time.
         texts = [b"" if is_plan_file(name) else read_config(name) for name in (a, b)]
+        before, after = (
+            _side(name, text, facts, request) for name, text in zip((a, b), texts, strict=True)
+        )
     except InputError as error:
         _refuse(error.diagnostic.message)
     programs = before.compilation.program, after.compilation.program
@@ -63,8 +66,7 @@ def diff(a: str, b: str, model: str, request: Request, form: str) -> None:
     sys.exit(SAME if before.plan_id == after.plan_id else DIFFERENT)
 
 
-def _side(name: str, facts: ModelFacts, request: Request) -> Side:
-    source = b"" if is_plan_file(name) else read_config(name)
+def _side(name: str, source: bytes, facts: ModelFacts, request: Request) -> Side:
     compilation = (
         _stored(name, facts, request)
         if is_plan_file(name)
