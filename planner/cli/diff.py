@@ -8,12 +8,12 @@ from typing import NoReturn
 
 import click
 
-from planner.cli.inputs import InputError, find_model, read_config
+from planner.cli.inputs import InputError, find_model, is_plan_file, read_config
 from planner.cli.options import model_option, request_options
-from planner.cli.plan_file import is_plan_file, read_plan
+from planner.cli.plan_file import check_plan
 from planner.cli.terminal import look
-from planner.codec import MalformedProgramError, plan_to_proto, program_from_proto
-from planner.compile.compiler import Compilation, compile_config, compile_program
+from planner.codec import plan_to_proto
+from planner.compile.compiler import compile_config
 from planner.compile.difference import key_changes, setting_changes, step_changes
 from planner.compile.plan import Program
 from planner.compile.request import Request
@@ -68,7 +68,7 @@ def diff(a: str, b: str, model: str, request: Request, form: str) -> None:
 
 def _side(name: str, source: bytes, facts: ModelFacts, request: Request) -> Side:
     compilation = (
-        _stored(name, facts, request)
+        check_plan(name, facts, request)
         if is_plan_file(name)
         else compile_config(source, facts, request)
     )
@@ -85,14 +85,6 @@ def _side(name: str, source: bytes, facts: ModelFacts, request: Request) -> Side
     assert compilation.estimate is not None
     plan = plan_to_proto(compilation.program, compilation.estimate)
     return Side(name, plan.plan_id, compilation)
-
-
-def _stored(name: str, facts: ModelFacts, request: Request) -> Compilation:
-    try:
-        program = program_from_proto(read_plan(name).program, facts.architecture)
-    except MalformedProgramError as error:
-        _refuse(f"{name}: {error}")
-    return compile_program(program, facts, request)
 
 
 def _refuse(message: str) -> NoReturn:

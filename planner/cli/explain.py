@@ -7,9 +7,8 @@ import sys
 
 import click
 
-from planner.cli.inputs import STDIN, InputError, find_model, read_config
+from planner.cli.inputs import STDIN, InputError, find_model, is_plan_file, read_config
 from planner.cli.options import model_option, request_options
-from planner.cli.plan_file import is_plan_file
 from planner.cli.terminal import look
 from planner.codec import plan_to_proto
 from planner.compile.explanation import StepRangeError, explain_step

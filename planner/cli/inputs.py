@@ -14,6 +14,7 @@ from planner.models.facts import ModelFacts
 from planner.models.resolve import UnknownModelError, from_directory, from_name
 
 STDIN = "-"
+PLAN_SUFFIX = ".binpb"
 
 
 class InputError(Exception):
@@ -22,6 +23,10 @@ class InputError(Exception):
     def __init__(self, diagnostic: Diagnostic) -> None:
         super().__init__(diagnostic.message)
         self.diagnostic = diagnostic
+
+
+def is_plan_file(path: str) -> bool:
+    return path.endswith(PLAN_SUFFIX)
 
 
 def read_config(path: str) -> bytes:

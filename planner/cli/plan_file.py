@@ -9,12 +9,12 @@ from ditplan.identity import plan_id
 from ditplan.v1 import plan_pb2
 from google.protobuf.message import DecodeError
 
-SUFFIX = ".binpb"
+from planner.codec import MalformedProgramError, program_from_proto
+from planner.compile.compiler import Compilation, compile_program
+from planner.compile.request import Request
+from planner.models.facts import ModelFacts
+
 MAX_PLAN_BYTES = 4 << 20
-
-
-def is_plan_file(path: str) -> bool:
-    return path.endswith(SUFFIX)
 
 
 def read_plan(path: str) -> plan_pb2.Plan:
@@ -39,6 +39,19 @@ def read_plan(path: str) -> plan_pb2.Plan:
             "the file was damaged or edited"
         )
     return plan
+
+
+def check_plan(path: str, facts: ModelFacts, request: Request) -> Compilation:
+    """The plan in a file as if it had just been compiled for the model and the request.
+
+    Raises:
+        click.UsageError: there is none, or it is for another architecture.
+    """
+    try:
+        program = program_from_proto(read_plan(path).program, facts.architecture)
+    except MalformedProgramError as error:
+        raise click.UsageError(f"{path}: {error}") from None
+    return compile_program(program, facts, request)
 
 
 def write_plan(path: Path, plan: plan_pb2.Plan) -> None:

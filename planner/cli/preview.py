@@ -8,12 +8,12 @@ from typing import TextIO
 
 import click
 
-from planner.cli.inputs import STDIN, compile_inputs
+from planner.cli.inputs import STDIN, InputError, compile_inputs, find_model, is_plan_file
 from planner.cli.options import model_option, request_options
 from planner.cli.terminal import Look, look
 from planner.compile.compiler import Compilation
 from planner.compile.request import Request
-from planner.diagnostics import has_errors
+from planner.diagnostics import Diagnostic, Severity, has_errors
 from planner.render.diagnostics import render_diagnostics
 
 _FORMATS = click.Choice(["text", "json", "svg", "html"])
@@ -28,10 +28,13 @@ _FORMATS = click.Choice(["text", "json", "svg", "html"])
 def preview(config: str, model: str, request: Request, form: str, out: str | None) -> None:
     """Show what CONFIG computes at every step of a run, without a GPU.
 
-    CONFIG is a YAML or JSON file, or - for standard input. The exit status is 2 when CONFIG has an
-    error; its picture is then not drawn.
+    CONFIG is a YAML or JSON file, - for standard input, or a plan file (.binpb) of `ditplan
+    compile`. The exit status is 2 when CONFIG has an error; its picture is then not drawn.
     """
-    compilation, source = compile_inputs(config, model, request)
+    if is_plan_file(config):
+        compilation, source = _stored(config, model, request), ""
+    else:
+        compilation, source = compile_inputs(config, model, request)
     name = "<stdin>" if config == STDIN else click.format_filename(config)
     stdout = sys.stdout if out in (None, STDIN) else None
     document = _render(compilation, source, name, model, form, look(stdout))
@@ -43,6 +46,18 @@ def preview(config: str, model: str, request: Request, form: str, out: str | Non
     _write(document, stdout, out)
     if has_errors(compilation.diagnostics):
         sys.exit(2)
+
+
+def _stored(path: str, model: str, request: Request) -> Compilation:
+    from planner.cli.plan_file import check_plan
+
+    try:
+        return check_plan(path, find_model(model), request)
+    except InputError as error:
+        fault = error.diagnostic
+    except click.UsageError as error:
+        fault = Diagnostic(Severity.ERROR, "unusable-plan", "config", error.message)
+    return Compilation(None, None, request, (fault,))
 
 
 def _render(
