@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -107,6 +108,35 @@ def test_a_compiled_plan_is_the_previewed_one(a: Path, b: Path, tmp_path: Path) 
     assert plan.plan_id == shown["plan_id"]
     assert _run("diff", a, file, "--model", FLUX, "--steps", 12).exit_code == 0
     assert _run("diff", file, b, "--model", FLUX, "--steps", 12).exit_code == 1
+
+
+def _previewed(*arguments: str | Path) -> tuple[int, dict[str, Any]]:
+    done = _run("preview", *arguments, "--format", "json")
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_a_plan_file_is_previewed_as_its_config(a: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.binpb"
+    _run("compile", a, "--model", FLUX, "--steps", 12, "-o", file)
+    assert _previewed(file, "--model", FLUX) == _previewed(a, "--model", FLUX, "--steps", 12)
+
+
+def test_a_plan_that_cannot_be_used_is_a_diagnostic_of_the_preview(a: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.binpb"
+    _run("compile", a, "--model", FLUX, "--steps", 12, "-o", file)
+
+    def code(*arguments: str | Path) -> str:
+        status, found = _previewed(*arguments)
+        assert (status, found["plan_id"]) == (2, None)
+        (diagnostic,) = found["diagnostics"]
+        return str(diagnostic["code"])
+
+    assert code(file, "--model", "Qwen/Qwen-Image") == "unusable-plan"
+    assert code(file, "--model", "nobody/nothing") == "unknown-model"
+    assert code(file, "--model", FLUX, "--steps", "13") == "program-steps"
+    assert code(tmp_path / "gone.binpb", "--model", FLUX) == "unusable-plan"
+    file.write_bytes(file.read_bytes()[:-9])
+    assert code(file, "--model", FLUX) == "unusable-plan"
 
 
 def test_errors_write_nothing(tmp_path: Path, a: Path) -> None:
