@@ -74,13 +74,16 @@ def facts(compilation: Compilation) -> list[tuple[str, str]]:
 
 
 def request_in_words(request: Request, times: str = "×") -> str:
-    parts = [f"{request.num_inference_steps} steps"]
+    steps = request.num_inference_steps
+    parts = [f"{steps} step{'s' * (steps != 1)}"]
     if request.width and request.height:
         parts.append(f"{request.width} {times} {request.height} pixels")
     if request.num_frames is not None:
-        parts.append(f"{request.num_frames} frames")
+        parts.append(f"{request.num_frames} frame{'s' * (request.num_frames != 1)}")
     if request.guidance_scale is not None:
         parts.append(f"guidance {request.guidance_scale:g}")
+    if request.negative_prompt:
+        parts.append("a negative prompt")
     world = request.world_size or 1
     parts.append(f"{world} GPU{'s' * (world > 1)}")
     return ", ".join(parts)

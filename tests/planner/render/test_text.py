@@ -10,6 +10,7 @@ import pytest
 
 from planner.compile.compiler import Compilation
 from planner.compile.plan import AdaptiveRule, Op, OpKind, Reason, Topology
+from planner.compile.request import Request
 from planner.diagnostics import Diagnostic, Severity
 from planner.render.summary import spans
 from planner.render.text import render_text
@@ -218,6 +219,25 @@ def test_the_id_is_there_short_and_whole(flux: Compilation) -> None:
     text = text_of(flux)
     assert re.search(rf"plan {PLAN_ID[:12]}$", text, flags=re.M)
     assert f"plan id    {PLAN_ID}" in text
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request(28, 1, 512, 768), "28 steps, 768 × 512 pixels, 1 GPU"),
+        (Request(1, 2, 64, 64, 3.5), "1 step, 64 × 64 pixels, guidance 3.5, 2 GPUs"),
+        (Request(40, 1, 480, 832, None, 81), "40 steps, 832 × 480 pixels, 81 frames, 1 GPU"),
+        (Request(40, 1, 480, 832, None, 1), "40 steps, 832 × 480 pixels, 1 frame, 1 GPU"),
+        (
+            Request(50, 4, 64, 64, 4.0, None, negative_prompt=True),
+            "50 steps, 64 × 64 pixels, guidance 4, a negative prompt, 4 GPUs",
+        ),
+    ],
+)
+def test_the_request_is_told_in_a_line(flux: Compilation, request_: Request, words: str) -> None:
+    assert text_of(replace(flux, request=request_), width=120).splitlines()[1] == (
+        f"{words}, plan {PLAN_ID[:12]}"
+    )
 
 
 def test_colour_changes_nothing_but_colour(expert_pair: Compilation) -> None:
