@@ -11,6 +11,7 @@ import click
 from planner.compile.plan import OpKind
 
 MIN_WIDTH = 40
+NO_BREAK_SPACE = "\xa0"
 
 _GLYPHS = {OpKind.FULL: "█", OpKind.ADAPTIVE: "▒", OpKind.CACHED: "·"}
 _ASCII_GLYPHS = {OpKind.FULL: "#", OpKind.ADAPTIVE: "?", OpKind.CACHED: "."}
@@ -45,7 +46,10 @@ class Canvas:
         return "".join(map(self._show_character, text))
 
     def wrap(self, text: str, *, first: str = "", rest: str = "") -> list[str]:
-        """Lines no wider than the surface; a longer word stays whole, so that it can be copied."""
+        """Lines no wider than the surface; a longer word stays whole, so that it can be copied.
+
+        No line ends at a no-break space, which is shown as any other.
+        """
         lines = textwrap.wrap(
             text,
             self.width,
@@ -54,7 +58,7 @@ class Canvas:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        return lines or [first.rstrip()]
+        return [line.replace(NO_BREAK_SPACE, " ") for line in lines] or [first.rstrip()]
 
     def _show_character(self, character: str) -> str:
         if character.isprintable() and (character.isascii() or not self.ascii):

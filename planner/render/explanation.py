@@ -6,10 +6,10 @@ from typing import Any
 
 from planner.compile.explanation import Account, Explanation
 from planner.compile.plan import Program
-from planner.render.canvas import Canvas
+from planner.render.canvas import NO_BREAK_SPACE, Canvas
 from planner.render.document import diagnostic_document
 from planner.render.summary import by_column, spans
-from planner.render.words import request_in_words, short_id
+from planner.render.words import request_in_words, shared_diff, short_id
 
 
 def render_explanation(
@@ -33,11 +33,15 @@ def render_explanation(
     request = request_in_words(explanation.compilation.request, "x" if ascii else "×")
     lines = [
         canvas.paint(canvas.show(model), bold=True),
-        *canvas.wrap(f"step {explanation.step} of {request}, plan {short_id(plan_id)}"),
+        *canvas.wrap(
+            f"step {explanation.step} of {request}, plan{NO_BREAK_SPACE}{short_id(plan_id)}"
+        ),
     ]
     for label, account in by_column(program, lambda c: explanation.accounts[c]):
         lines += ["", *_head(label, account, canvas), *_counted(account, explanation.step, canvas)]
         lines += _tests(account, canvas)
+    if shared := shared_diff(program, [explanation.step]):
+        lines += ["", *canvas.wrap(shared)]
     return "\n".join(lines) + "\n"
 
 
@@ -62,7 +66,9 @@ def _head(label: str, account: Account, canvas: Canvas) -> list[str]:
         only = f", only in {spans(account.steps)}" if account.steps else ""
         return canvas.wrap(f"{about}does not run in this step{only}")
     mark = canvas.glyph(op.kind)
-    first, *more = canvas.wrap(f"{mark} {about}{op.kind.value.lower()}, {op.reason.meaning}")
+    first, *more = canvas.wrap(
+        f"{mark} {about}{op.kind.value.lower()}, {op.reason.meaning}", rest="  "
+    )
     return [canvas.paint_kind(mark, op.kind) + first.removeprefix(mark), *more]
 
 

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from planner.compile.compiler import Compilation
 from planner.compile.plan import Program
-from planner.render.canvas import Canvas
+from planner.render.canvas import NO_BREAK_SPACE, Canvas
 from planner.render.diagnostics import count_diagnostics, render_diagnostics
 from planner.render.ranks import render_ranks
 from planner.render.strip import render_legend, render_strip
@@ -64,7 +64,7 @@ def _plan(compilation: Compilation, plan_id: str, model: str, canvas: Canvas) ->
     request = request_in_words(compilation.request, "x" if canvas.ascii else "×")
     lines = [
         canvas.paint(canvas.show(model or program.model.family), bold=True),
-        *canvas.wrap(f"{request}, plan {short_id(plan_id)}"),
+        *canvas.wrap(f"{request}, plan{NO_BREAK_SPACE}{short_id(plan_id)}"),
         "",
         *render_strip(program, canvas),
         "",

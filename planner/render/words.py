@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from planner.compile.compiler import Compilation
 from planner.compile.plan import (
     AdaptiveRule,
@@ -48,6 +50,8 @@ def facts(compilation: Compilation) -> list[tuple[str, str]]:
         found += [("blocks", _about(label, text))] if text else []
     for label, text in by_column(program, lambda c: _calibrator(program, c)):
         found += [("calibrator", _about(label, text))] if text else []
+    if shared := shared_diff(program, range(program.num_inference_steps)):
+        found.append(("branches", shared))
     if refreshed := refreshed_steps(program):
         found.append(("refresh", f"the cache starts anew before step {spans(refreshed)}"))
     if program.topology.world_size > 1:
@@ -87,6 +91,18 @@ def request_in_words(request: Request, times: str = "×") -> str:
     world = request.world_size or 1
     parts.append(f"{world} GPU{'s' * (world > 1)}")
     return ", ".join(parts)
+
+
+def shared_diff(program: Program, steps: Iterable[int]) -> str:
+    """That one branch decides by what another one measured; "" where no step has such a test."""
+    reusing = [c for c, column in enumerate(program.columns) if column.reuses_cond_diff]
+    ops = (program.steps[step][c] for step in steps for c in reusing)
+    if not any(op and op.adaptive for op in ops):
+        return ""
+    return (
+        "uncond takes the residual diff that cond measured in the same step, where there is one "
+        "(cfg_diff_compute_separate)"
+    )
 
 
 def computed_steps(estimate: Estimate, steps: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from planner.compile.compiler import Compilation
-from planner.compile.plan import AdaptiveRule, Op, OpKind, Reason, Topology
+from planner.compile.plan import AdaptiveRule, Branch, Op, OpKind, Reason, Topology
 from planner.compile.request import Request
 from planner.diagnostics import Diagnostic, Severity
 from planner.render.summary import spans
@@ -171,6 +171,25 @@ def test_the_rule_is_told_in_the_key_names_of_the_file(flux: Compilation) -> Non
     assert "max_cached_steps" not in text.replace("max_continuous_cached_steps", "")
     assert "first 1 and the last 0 of 57 blocks (Fn_compute_blocks, Bn_compute_blocks)" in text
     assert "TaylorSeer of order 1" in text
+
+
+def test_a_branch_that_decides_by_another_ones_diff_is_told(flux: Compilation) -> None:
+    assert flux.program is not None
+    (cond,) = flux.program.columns
+    uncond = replace(cond, branch=Branch.UNCOND, reuses_cond_diff=True)
+    program = replace(
+        flux.program,
+        columns=(cond, uncond),
+        steps=tuple((op, op) for (op,) in flux.program.steps),
+    )
+    said = "uncond takes the residual diff that cond measured in the same step"
+    assert said in " ".join(text_of(replace(flux, program=program)).split())
+    assert said not in " ".join(text_of(flux).split())
+
+
+def test_the_plan_and_its_id_share_a_line(flux: Compilation) -> None:
+    for width in range(40, 90):
+        assert f"plan {PLAN_ID[:12]}" in text_of(flux, width=width)
 
 
 def test_every_limit_of_a_rule_is_told(flux: Compilation) -> None:
