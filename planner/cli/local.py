@@ -74,16 +74,17 @@ def _make_directory() -> Path:
 
 @contextmanager
 def _terminating() -> Iterator[None]:
-    """SIGTERM leaves the context as Ctrl-C does, so that nothing stays behind."""
+    """SIGTERM and a closed terminal leave the context as Ctrl-C does: nothing stays behind."""
 
     def leave(signum: int, frame: object) -> None:
         sys.exit(128 + signum)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_with_parent() -> None:

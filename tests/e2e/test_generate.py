@@ -117,7 +117,7 @@ def test_what_can_be_written_is_written(tmp_path: Path, checkpoint: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_nothing_stays_behind(tmp_path: Path, checkpoint: Path, end: signal.Signals) -> None:
     """Planner and executor go with the command that brought them up, however it ends."""
 
