@@ -16,7 +16,7 @@ def speed_up(estimate: Estimate, steps: int) -> str:
     to cost nothing.
     """
     known = estimate.cost is not None
-    basis = "by FLOPs, the blocks that a cached step computes included"
+    basis = "by FLOPs, Fn and Bn blocks included"
     return (
         f"{_speed_up(estimate, steps)} {basis if known else 'by step count'}: "
         "an ideal bound, not a promise"
