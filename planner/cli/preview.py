@@ -74,14 +74,20 @@ def _render(
     if form == "svg":
         from planner.render.svg import render_svg
 
-        return render_svg(compilation, plan_id, model=model) if plan_id else ""
+        return _in_ascii(render_svg(compilation, plan_id, model=model)) if plan_id else ""
     if form == "html":
         from planner.render.html import render_html
 
-        return render_html(compilation, plan_id, source=source, source_name=name, model=model)
+        page = render_html(compilation, plan_id, source=source, source_name=name, model=model)
+        return _in_ascii(page)
     from planner.render.text import render_text
 
     return render_text(compilation, plan_id, source=source, source_name=name, model=model, **shape)
+
+
+def _in_ascii(markup: str) -> str:
+    """The same markup, which then means the same in the encoding of every stream."""
+    return markup.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
 def _plan_id(compilation: Compilation) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import os
 import pty
@@ -311,6 +312,18 @@ def test_ascii_where_the_output_is_ascii(config: Path) -> None:
     )
     assert done.stdout.isascii()
     assert b"# ? # ? # ? # ?" in done.stdout
+
+
+@pytest.mark.parametrize("form", ["svg", "html"])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_markup_means_the_same_in_every_encoding(config: Path, form: str, encoding: str) -> None:
+    done = subprocess.run(
+        [*DITPLAN, "preview", config, "--model", FLUX, "--format", form],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        check=True,
+    )
+    assert "1024 × 1024 pixels" in html.unescape(done.stdout.decode())
 
 
 def on_a_terminal(config: Path, **environment: str) -> str:
