@@ -20,7 +20,7 @@ from planner.compile.plan import (
 from planner.compile.program_check import program_faults
 from planner.compile.request import Request, check_request, with_defaults
 from planner.compile.rule import Bounds, bounds
-from planner.compile.topology import resolve_topology
+from planner.compile.topology import check_sequence, resolve_topology
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
 from planner.config.load import load
@@ -52,6 +52,7 @@ def compile_config(config: str | bytes, model: ModelFacts, request: Request) -> 
         # What a broken request or file would compute is not worth diagnosing.
         return _failed(source, request)
     topology = resolve_topology(source, model, request.world_size)
+    check_sequence(source, model, topology, request)
     columns, steps = _columns(source, model, request)
     if has_errors(source.diagnostics):
         return _failed(source, request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from planner.compile.plan import Topology
+from planner.compile.request import Request
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import ParallelismConfig
 from planner.diagnostics import Severity
@@ -162,6 +163,29 @@ def _check_heads(
                 f"ulysses_size {ulysses} x tp_size {tp}",
                 "ulysses_anything: true",
             )
+
+
+def check_sequence(
+    config: AccelerationConfig, model: ModelFacts, topology: Topology, request: Request
+) -> None:
+    """Reports image tokens that the ranks cannot share evenly, unless they need not."""
+    ranks = topology.ring_size * topology.ulysses_size
+    if ranks == 1 or topology.ulysses_anything or model.sequence is None:
+        return
+    assert request.height is not None
+    assert request.width is not None
+    tokens = model.sequence.counts(request.height, request.width, request.num_frames).image
+    if tokens % ranks:
+        anything = "ulysses_anything: true, or another size" if topology.ring_size == 1 else ""
+        config.report(
+            Severity.ERROR,
+            "sequence-does-not-divide",
+            (_SECTION,),
+            f"the {tokens} image tokens of {request.width} x {request.height} pixels do not divide "
+            f"by ring_size {topology.ring_size} x ulysses_size {topology.ulysses_size}",
+            anything or "another height or width",
+            at_key=True,
+        )
 
 
 def _divisors(number: int) -> str:

@@ -11,7 +11,9 @@ from planner.models.facts import ModelFacts
 
 
 def compiled(keys: str, model: ModelFacts, gpus: int | None) -> Compilation:
-    return compile_config(f"parallelism_config: {{{keys}}}", model, Request(world_size=gpus))
+    # 60 x 64 image tokens, which 2, 3, 4, 5, 6 and 8 ranks can share.
+    request = Request(world_size=gpus, height=960, width=1024)
+    return compile_config(f"parallelism_config: {{{keys}}}", model, request)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +103,25 @@ def test_what_cannot_run_is_refused(
 @pytest.mark.parametrize("keys", ["ulysses_size: 5, ulysses_anything: true", "ring_size: 5"])
 def test_heads_need_not_divide_where_they_are_not_shared_out(keys: str, flux: ModelFacts) -> None:
     assert compiled(keys, flux, 5).program is not None
+
+
+class TestSequence:
+    """Ranks that share a sequence have equal parts of it, unless `ulysses_anything` says else."""
+
+    @pytest.mark.parametrize(
+        ("config", "height", "divides"),
+        [
+            ("{ulysses_size: 4}", 1024, True),
+            ("{ulysses_size: 8}", 528, False),  # 33 x 64 tokens divide by 8 no less than by 64
+            ("{ulysses_size: 4, ulysses_anything: true}", 528, True),
+            ("{ring_size: 4, ulysses_size: 2}", 528, False),
+            ("{tp_size: 4}", 528, True),
+        ],
+    )
+    def test_image_tokens_divide(
+        self, config: str, height: int, divides: bool, flux: ModelFacts
+    ) -> None:
+        request = Request(height=height, width=1008)  # 63 tokens a row
+        compilation = compile_config(f"parallelism_config: {config}", flux, request)
+        codes = [d.code for d in compilation.diagnostics]
+        assert ("sequence-does-not-divide" not in codes) == divides, codes
