@@ -19,10 +19,21 @@ def check_cache(
     branches: tuple[Branch, ...],
 ) -> None:
     """Reports every fault that one look at the section, the model and the step count finds."""
-    _check_calibrator(config, cache)
     _check_branches(config, cache, len(branches))
-    _check_blocks(config, cache, model)
     _check_steps(config, cache, steps)
+    if cache.secondary is not None and len(model.architecture.targets) == 1:
+        config.report(
+            Severity.WARNING,
+            "no-second-transformer",
+            (_SECTION, "secondary"),
+            "this model has one transformer: what is for a second one has no effect",
+            at_key=True,
+        )
+    for target in model.architecture.targets:
+        source = config if target is model.architecture.targets[0] else config.second()
+        own = source.cache or cache
+        _check_calibrator(source, own)
+        _check_blocks(source, own, model, target.name)
 
 
 def _check_calibrator(config: AccelerationConfig, cache: CacheConfig) -> None:
@@ -74,9 +85,13 @@ def _check_branches(config: AccelerationConfig, cache: CacheConfig, forwards: in
         )
 
 
-def _check_blocks(config: AccelerationConfig, cache: CacheConfig, model: ModelFacts) -> None:
+def _check_blocks(
+    config: AccelerationConfig, cache: CacheConfig, model: ModelFacts, target: str
+) -> None:
     fn, bn = cache.Fn_compute_blocks, cache.Bn_compute_blocks
     for group in model.groups:
+        if group.target != target:
+            continue
         blocks = model.architecture.target(group.target).num_blocks(group.block_lists)
         if fn + bn <= blocks:
             continue

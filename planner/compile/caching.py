@@ -35,13 +35,15 @@ def cache_columns(
     count its own steps. Faults are reported to the config.
     """
     check_cache(config, cache, model, steps, branches)
-    calibrator = _calibrator(cache)
     if cache.cfg_compute_first:
         branches = branches[::-1]
     columns = []
     for target in model.architecture.targets:
         own = model.steps_of(target.name, steps)
-        ops = _target_ops(config, cache, own, steps, len(branches))
+        source = seen_by(config, model, target.name)
+        cache = source.cache or cache
+        calibrator = _calibrator(cache)
+        ops = _target_ops(source, cache, own, steps, len(branches))
         columns += [
             (
                 Column(
@@ -64,6 +66,12 @@ def cache_columns(
             if group.target == target.name
         ]
     return columns
+
+
+def seen_by(config: AccelerationConfig, model: ModelFacts, target: str) -> AccelerationConfig:
+    """The config as a target has it."""
+    first = model.architecture.targets[0].name
+    return config if target == first else config.second()
 
 
 def _target_ops(

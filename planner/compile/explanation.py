@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.compile.caching import target_rule
+from planner.compile.caching import seen_by, target_rule
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.plan import Op, OpKind, Program, Reason
 from planner.compile.request import Request
@@ -81,12 +81,13 @@ def explain_step(
 def _tests_by_target(
     config: str | bytes, model: ModelFacts, program: Program, step: int
 ) -> dict[str, tuple[RuleTest, ...]]:
-    source = load(config)
+    written = load(config)
     steps = program.num_inference_steps
     forwards = len({column.branch for column in program.columns})
     found = {}
     for target in model.architecture.targets:
         own = model.steps_of(target.name, steps)
+        source = seen_by(written, model, target.name)
         found[target.name] = (
             tuple(
                 RuleTest(verdict.key, verdict.says(), verdict.kind, verdict.reason)

@@ -31,12 +31,9 @@ class MaskBins(Section):
     cache_bins: Annotated[list[Annotated[int, Field(ge=0, le=MAX_INT)]], Field(max_length=1000)]
 
 
-class CacheConfig(Section):
-    """``cache_config``: DBCache, its calibrator and the steps computation mask (SCM)."""
+class TargetCacheConfig(Section):
+    """What of a ``cache_config`` each transformer of a pipeline may have for itself."""
 
-    cache_type: Annotated[Literal["DBCache"], Field(description="The cache; only DBCache.")] = (
-        "DBCache"
-    )
     Fn_compute_blocks: Annotated[
         int, Field(ge=1, le=MAX_INT, description="First blocks that are always computed.")
     ] = 8
@@ -62,39 +59,6 @@ class CacheConfig(Section):
     max_continuous_cached_steps: Annotated[
         Count, Field(description="Most cached steps in a row; < 0: unlimited.")
     ] = -1
-    enable_separate_cfg: Annotated[
-        bool | None, Field(description="Accepted; the request's guidance decides.")
-    ] = None
-    cfg_compute_first: Annotated[
-        bool, Field(description="The unconditional forward comes first.")
-    ] = False
-    cfg_diff_compute_separate: Annotated[
-        bool, Field(description="Each branch computes a residual diff of its own.")
-    ] = True
-    num_inference_steps: Annotated[
-        int | None, Field(ge=1, le=MAX_INT, description="Steps the mask is meant for.")
-    ] = None
-    steps_computation_mask: Annotated[
-        list[Binary] | Literal["slow", "medium", "fast", "ultra"] | MaskBins | None,
-        Field(
-            description="SCM: which steps may be cached.",
-            json_schema_extra={
-                "allowed": "slow, medium, fast, ultra, a list of 0 and 1, or "
-                "{compute_bins: [...], cache_bins: [...]} with counts of at least 0"
-            },
-        ),
-    ] = None
-    steps_computation_policy: Annotated[
-        Literal["dynamic", "static"],
-        Field(description="dynamic: masked steps follow DBCache; static: they are cached."),
-    ] = "dynamic"
-    force_refresh_step_hint: Annotated[
-        int | None,
-        Field(ge=1, le=MAX_INT, description="Forget the cache after this many forwards."),
-    ] = None
-    force_refresh_step_policy: Annotated[
-        Literal["once", "repeat"], Field(description="Once, or every so many forwards.")
-    ] = "once"
     enable_taylorseer: Annotated[
         bool, Field(description="Forecast cached steps by a Taylor expansion.")
     ] = False
@@ -133,6 +97,51 @@ class CacheConfig(Section):
     calibrator_cache_type: Annotated[
         Literal["residual", "hidden_states"], Field(description="What DMD or FoCa forecasts.")
     ] = "residual"
+
+
+class CacheConfig(TargetCacheConfig):
+    """``cache_config``: DBCache, its calibrator and the steps computation mask (SCM)."""
+
+    cache_type: Annotated[Literal["DBCache"], Field(description="The cache; only DBCache.")] = (
+        "DBCache"
+    )
+    enable_separate_cfg: Annotated[
+        bool | None, Field(description="Accepted; the request's guidance decides.")
+    ] = None
+    cfg_compute_first: Annotated[
+        bool, Field(description="The unconditional forward comes first.")
+    ] = False
+    cfg_diff_compute_separate: Annotated[
+        bool, Field(description="Each branch computes a residual diff of its own.")
+    ] = True
+    num_inference_steps: Annotated[
+        int | None, Field(ge=1, le=MAX_INT, description="Steps the mask is meant for.")
+    ] = None
+    steps_computation_mask: Annotated[
+        list[Binary] | Literal["slow", "medium", "fast", "ultra"] | MaskBins | None,
+        Field(
+            description="SCM: which steps may be cached.",
+            json_schema_extra={
+                "allowed": "slow, medium, fast, ultra, a list of 0 and 1, or "
+                "{compute_bins: [...], cache_bins: [...]} with counts of at least 0"
+            },
+        ),
+    ] = None
+    steps_computation_policy: Annotated[
+        Literal["dynamic", "static"],
+        Field(description="dynamic: masked steps follow DBCache; static: they are cached."),
+    ] = "dynamic"
+    force_refresh_step_hint: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_INT, description="Forget the cache after this many forwards."),
+    ] = None
+    force_refresh_step_policy: Annotated[
+        Literal["once", "repeat"], Field(description="Once, or every so many forwards.")
+    ] = "once"
+    secondary: Annotated[
+        TargetCacheConfig | None,
+        Field(description="What differs for a second transformer; ditplan's own key."),
+    ] = None
 
 
 class ParallelismConfig(Section):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from planner.config.acceleration import AccelerationConfig, dotted
@@ -17,6 +18,7 @@ from planner.config.schema import (
     ParallelismConfig,
     QuantizeConfig,
     Section,
+    TargetCacheConfig,
 )
 from planner.config.spellings import MISSPELT, QUANT_TYPES, UNSUPPORTED, canonical_key
 from planner.config.wording import allowed, as_yaml, closest, kind_of, remedy, shown
@@ -49,22 +51,34 @@ def load_section(config: AccelerationConfig, name: str, raw: Any) -> None:
             f"remove {name}, or write its keys below it",
         )
         return
-    schema = SECTIONS[name]
+    values = _known(config, name, raw)
+    if name == "cache_config" and isinstance(values.get("secondary"), dict):
+        inner, fields = values["secondary"], tuple(TargetCacheConfig.model_fields)
+        path = (name, "secondary")
+        report_unknown(config, path, [key for key in inner if key not in fields], fields)
+        known = {key: value for key, value in inner.items() if key in fields}
+        values["secondary"] = validated(config, path, TargetCacheConfig, known)
+    match validated(config, (name,), SECTIONS[name], values):
+        case CacheConfig() as section:
+            config.cache = section
+        case ParallelismConfig() as section:
+            config.parallelism = section
+        case QuantizeConfig() as section:
+            config.quantize = section
+
+
+def validated(
+    config: AccelerationConfig, path: Path, schema: type[Section], raw: dict[str, Any]
+) -> Section | None:
+    """The typed form of known keys below ``path``, or None after every fault is reported."""
     # null keeps the default
-    values = {k: v for k, v in _known(config, name, raw).items() if v is not None}
+    values = {key: value for key, value in raw.items() if value is not None}
     try:
-        section = schema.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
         for key, faults in itertools.groupby(error.errors(), lambda fault: str(fault["loc"][0])):
-            _report_invalid(config, name, key, values[key], list(faults))
-        return
-    match section:
-        case CacheConfig():
-            config.cache = section
-        case ParallelismConfig():
-            config.parallelism = section
-        case QuantizeConfig():
-            config.quantize = section
+            _report_invalid(config, path, schema.model_fields[key], key, values[key], list(faults))
+        return None
 
 
 def _known(config: AccelerationConfig, name: str, raw: dict[str, Any]) -> dict[str, Any]:
@@ -164,15 +178,19 @@ def report_unknown(
 
 
 def _report_invalid(
-    config: AccelerationConfig, name: str, key: str, value: Any, faults: list[ErrorDetails]
+    config: AccelerationConfig,
+    parent: Path,
+    info: FieldInfo,
+    key: str,
+    value: Any,
+    faults: list[ErrorDetails],
 ) -> None:
     """One diagnostic a key, whatever the number of union members that did not match."""
-    info = SECTIONS[name].model_fields[key]
     if key == "steps_computation_mask" and isinstance(value, dict):
         bins = tuple(MaskBins.model_fields)
         unknown = [inner for inner in value if inner not in bins]
         if unknown:
-            report_unknown(config, (name, key), unknown, bins)
+            report_unknown(config, (*parent, key), unknown, bins)
             return
     code, message, hint = "invalid-value", "", ""
     path, wrong = _deepest(value, faults)
@@ -187,7 +205,7 @@ def _report_invalid(
         where = dotted((key, *path))
         message = f"{shown(wrong)} is not allowed for {where}; allowed: {allowed(info, wrong)}"
         hint = remedy(key, info, value)
-    config.report(Severity.ERROR, code, (name, key, *path), message, hint)
+    config.report(Severity.ERROR, code, (*parent, key, *path), message, hint)
 
 
 def _deepest(value: Any, faults: list[ErrorDetails]) -> tuple[Path, Any]:
