@@ -24,6 +24,7 @@ CONFIGS = [
     CACHE + "  steps_computation_mask: fast\n",
     CACHE + "  steps_computation_mask: fast\n  steps_computation_policy: static\n",
     CACHE + "  max_cached_steps: 3\n",
+    CACHE + "  secondary:\n    max_warmup_steps: 2\n    residual_diff_threshold: 1\n",
     CACHE + "  force_refresh_step_hint: 10\n  force_refresh_step_policy: repeat\n",
 ]
 
