@@ -180,7 +180,7 @@ class _Reader:
             name = variable.removeprefix(PREFIX)
             if name in _KNOWN:
                 continue
-            close = closest(name, _KNOWN, cutoff=0.5)
+            close = closest(name, _KNOWN)
             hint = f"did you mean {PREFIX}{close}?" if close else f"known: {', '.join(_KNOWN)}"
             self._report(Severity.ERROR, "unknown-variable", name, "is no known variable", hint)
 

@@ -154,7 +154,7 @@ def test_a_value_that_means_nothing_is_an_error(name: str, text: str, hint: str)
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("FM", "FN"), ("ENABLE", "ENABLED"), ("SECONDRY_FN", "SECONDARY_FN"), ("fn", "FN")],
+    [("RTD", "RDT"), ("ENABLE", "ENABLED"), ("SECONDRY_FN", "SECONDARY_FN"), ("fn", "FN")],
 )
 def test_an_unknown_name_gets_its_did_you_mean(name: str, meant: str) -> None:
     found = only(loaded({name: "true"}))
