@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 import grpc
+from ditplan.v1 import planner_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from planner.codec import diagnostics_to_proto
 from planner.diagnostics import Diagnostic, Severity
 
 DOMAIN = "ditplan"
@@ -17,7 +19,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 # Clients accept 8 KiB of trailers by default, and bytes travel in base64.
 _MAX_MESSAGE = 600
-_MAX_VIOLATIONS = 3600
+_MAX_FAULTS = 3600
+# Of an Any beside what it holds: its type's name, tags and lengths.
+_ANY_BYTES = 60
 
 
 class ErrorReason(Enum):
@@ -36,6 +40,7 @@ class ErrorReason(Enum):
     OFFSET_OUT_OF_RANGE = "OFFSET_OUT_OF_RANGE"
     STALE_LEASE = "STALE_LEASE"
     INVALID_REPORT = "INVALID_REPORT"
+    ANSWER_FULL = "ANSWER_FULL"
     STOPPING = "STOPPING"
     INTERNAL = "INTERNAL"
 
@@ -49,7 +54,10 @@ class Violation:
 
 
 class CallRefused(Exception):
-    """Ends a call with this status. ``retry_seconds`` says when another try could succeed."""
+    """Ends a call with this status. ``retry_seconds`` says when another try could succeed.
+
+    ``diagnostics`` are those of a config; ``violations`` then are its errors, in their order.
+    """
 
     def __init__(
         self,
@@ -58,6 +66,7 @@ class CallRefused(Exception):
         message: str,
         *,
         violations: Sequence[Violation] = (),
+        diagnostics: Sequence[Diagnostic] = (),
         retry_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
@@ -65,11 +74,14 @@ class CallRefused(Exception):
         self.reason = reason
         self.message = message
         self.violations = tuple(violations)
+        self.diagnostics = tuple(diagnostics)
         self.retry_seconds = retry_seconds
 
 
 def invalid(
-    violations: Sequence[Violation], reason: ErrorReason = ErrorReason.INVALID_REQUEST
+    violations: Sequence[Violation],
+    reason: ErrorReason = ErrorReason.INVALID_REQUEST,
+    diagnostics: Sequence[Diagnostic] = (),
 ) -> CallRefused:
     """INVALID_ARGUMENT with every fault of the request."""
     first = violations[0]
@@ -80,7 +92,19 @@ def invalid(
         reason,
         f"{place}{first.description}{more}",
         violations=violations,
+        diagnostics=diagnostics,
     )
+
+
+def invalid_config(diagnostics: Sequence[Diagnostic]) -> CallRefused:
+    """INVALID_ARGUMENT with every error among the diagnostics, of which there is one."""
+    return invalid(violations_of(diagnostics), ErrorReason.INVALID_CONFIG, diagnostics)
+
+
+def internal() -> CallRefused:
+    """INTERNAL for what only the log may tell."""
+    text = "internal error; the planner's log has it"
+    return CallRefused(grpc.StatusCode.INTERNAL, ErrorReason.INTERNAL, text)
 
 
 def violations_of(diagnostics: Iterable[Diagnostic]) -> list[Violation]:
@@ -107,21 +131,47 @@ def status_of(refused: CallRefused) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(round(refused.retry_seconds * 1000))
         _attach(status, retry)
-    if refused.violations:
-        _attach(status, _bad_request(refused.violations))
+    _attach_faults(status, refused)
     return status
 
 
-def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
-    message = error_details_pb2.BadRequest()
-    for count, violation in enumerate(violations):
-        listed = error_details_pb2.BadRequest.FieldViolation(
+def _attach_faults(status: status_pb2.Status, refused: CallRefused) -> None:
+    """As many faults as there is room for, each of a config's as violation and as diagnostic.
+
+    Errors go first; warnings and hints take what they leave.
+    """
+    errors = [d for d in refused.diagnostics if d.severity is Severity.ERROR]
+    others = [d for d in refused.diagnostics if d.severity is not Severity.ERROR]
+    listed, found = error_details_pb2.BadRequest(), []
+    room = _MAX_FAULTS
+    for count, violation in enumerate(refused.violations):
+        fault = error_details_pb2.BadRequest.FieldViolation(
             field=_cut(violation.field, 200), description=_cut(violation.description, 1000)
         )
-        if message.ByteSize() + listed.ByteSize() > _MAX_VIOLATIONS:
-            message.field_violations.add(description=f"and {len(violations) - count} more faults")
+        also = [_short(d) for d in errors[count : count + 1]]
+        room -= fault.ByteSize() + sum(d.ByteSize() + _ANY_BYTES for d in also)
+        if room < 0:
+            more = f"and {len(refused.violations) - count} more faults"
+            listed.field_violations.add(description=more)
             break
-        message.field_violations.append(listed)
+        listed.field_violations.append(fault)
+        found += also
+    for message in map(_short, others):
+        room -= message.ByteSize() + _ANY_BYTES
+        if room < 0:
+            break
+        found.append(message)
+    if listed.field_violations:
+        _attach(status, listed)
+    for message in found:
+        _attach(status, message)
+
+
+def _short(diagnostic: Diagnostic) -> planner_pb2.Diagnostic:
+    [message] = diagnostics_to_proto([diagnostic])
+    message.field = _cut(message.field, 200)
+    message.message = _cut(message.message, 1000)
+    message.hint = _cut(message.hint, 400)
     return message
 
 

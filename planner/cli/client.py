@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from ditplan.v1 import generation_pb2, generation_pb2_grpc
+from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
+from planner.codec import diagnostics_from_proto
+from planner.diagnostics import Diagnostic
 
 # Longer than any run takes; a wait must end.
 RUN_SECONDS = 24 * 3600.0
@@ -26,12 +29,16 @@ RETRY_SECONDS = 0.2
 
 @dataclass(eq=False)
 class Refusal(Exception):
-    """A call that the planner refused, with the faults that it names (field, description)."""
+    """A call that the planner refused, with the faults that it names (field, description).
+
+    ``diagnostics`` say of the first faults what they say, with their places in the config.
+    """
 
     code: grpc.StatusCode
     message: str
     reason: str = ""
     faults: tuple[tuple[str, str], ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
@@ -124,11 +131,16 @@ def _refusal(error: grpc.RpcError) -> Refusal:
     code: grpc.StatusCode = error.code()
     reason = ""
     faults: list[tuple[str, str]] = []
+    diagnostics: list[planner_pb2.Diagnostic] = []
     status = rpc_status.from_call(error)
     for detail in status.details if status is not None else ():
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        diagnostic = planner_pb2.Diagnostic()
         if detail.Unpack(info):
             reason = info.reason
         elif detail.Unpack(bad):
             faults += [(fault.field, fault.description) for fault in bad.field_violations]
-    return Refusal(code, error.details() or "", reason, tuple(faults))
+        elif detail.Unpack(diagnostic):
+            diagnostics.append(diagnostic)
+    found = tuple(diagnostics_from_proto(diagnostics))
+    return Refusal(code, error.details() or "", reason, tuple(faults), found)

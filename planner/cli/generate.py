@@ -100,7 +100,7 @@ def generate(
             finished = _run(client, spec, name)
             artifacts = {a.name: client.read(finished.name, a) for a in finished.artifacts}
     except Refusal as refusal:
-        refused(refusal)
+        refused(refusal, source=spec.config, source_name=name)
     except LocalServiceError as error:
         fail(str(error))
     document = record_document(finished)

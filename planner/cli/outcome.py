@@ -9,6 +9,9 @@ import click
 from ditplan.v1 import generation_pb2
 
 from planner.cli.client import Refusal
+from planner.cli.terminal import look
+from planner.diagnostics import Severity
+from planner.render.diagnostics import render_diagnostics
 
 FAILED, REFUSED = 1, 2
 
@@ -22,9 +25,16 @@ def succeeded(finished: generation_pb2.Generation | None) -> generation_pb2.Gene
     return finished
 
 
-def refused(refusal: Refusal) -> NoReturn:
-    """Ends the command with everything that the planner found wrong."""
-    lines = [f"  {field}: {description}" for field, description in refusal.faults]
+def refused(refusal: Refusal, *, source: str = "", source_name: str = "") -> NoReturn:
+    """Ends the command with everything that the planner found wrong, shown in the config."""
+    shown = sum(d.severity is Severity.ERROR for d in refusal.diagnostics)
+    lines = [f"  {field}: {text}" if field else f"  {text}" for field, text in refusal.faults]
+    if shown:
+        text = render_diagnostics(
+            refusal.diagnostics, source=source, source_name=source_name, **look(sys.stderr)
+        )
+        click.echo("".join([text, *(f"{line}\n" for line in lines[shown:])]), err=True, nl=False)
+        sys.exit(REFUSED)
     fail("\n".join([str(refusal), *lines]), status=REFUSED)
 
 

@@ -17,7 +17,7 @@ from planner.compile.compiler import Compilation, compile_config, compile_progra
 from planner.compile.plan import Program
 from planner.compile.request import MAX_STEPS, Request
 from planner.dispatch.matching import Offer, Requirement, differences
-from planner.errors import ErrorReason, Violation, invalid, violations_of
+from planner.errors import Violation, invalid, invalid_config
 from planner.models.facts import Architecture
 from planner.service.models import Model
 
@@ -42,7 +42,7 @@ def compiled_plan(
     """The plan of a compilation; INVALID_ARGUMENT with every error where there is none."""
     program, estimate = compilation.program, compilation.estimate
     if program is None or estimate is None:
-        raise invalid(violations_of(compilation.diagnostics), ErrorReason.INVALID_CONFIG)
+        raise invalid_config(compilation.diagnostics)
     plan = plan_to_proto(program, estimate)
     return program, plan, diagnostics_to_proto(compilation.diagnostics)
 

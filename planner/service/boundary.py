@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 from planner.errors import (
     DETAILS_KEY,
     CallRefused,
-    ErrorReason,
     Violation,
+    internal,
     invalid,
     status_of,
 )
@@ -137,14 +137,7 @@ async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
             raise
         except Exception:
             log.exception("call_failed", method=method)
-            await _abort(
-                context,
-                CallRefused(
-                    grpc.StatusCode.INTERNAL,
-                    ErrorReason.INTERNAL,
-                    "internal error; the planner's log has it",
-                ),
-            )
+            await _abort(context, internal())
 
 
 async def _abort(context: Any, refused: CallRefused) -> None:

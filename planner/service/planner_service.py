@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
+import grpc
+import structlog
 from ditplan.v1 import planner_pb2
 from ditplan.v1.planner_pb2_grpc import PlannerServiceServicer
 
-from planner.codec import model_to_proto
+from planner.codec import diagnostics_to_proto, model_to_proto
 from planner.compile.compiler import compile_config
 from planner.compile.request import Request
-from planner.errors import invalid
+from planner.diagnostics import Diagnostic, Severity
+from planner.errors import CallRefused, ErrorReason, Violation, internal, invalid, status_of
 from planner.models.catalog import NAMED
 from planner.models.resolve import from_name
 from planner.service.admission import compiled_plan
 from planner.service.checks import check_model_name
 from planner.service.models import ModelLookup
 from planner.settings import Limits
+
+log = structlog.get_logger(__name__)
+
+_MAX_REQUESTS = 256
+# Clients accept 4 MiB by default.
+_MAX_ANSWER_BYTES = 3 << 20
+_GIVEN: Final = (
+    "num_inference_steps",
+    "world_size",
+    "height",
+    "width",
+    "guidance_scale",
+    "num_frames",
+)
 
 
 class PlannerService(PlannerServiceServicer):
@@ -27,26 +45,26 @@ class PlannerService(PlannerServiceServicer):
     async def CompilePlan(
         self, request: planner_pb2.CompilePlanRequest, context: Any
     ) -> planner_pb2.CompilePlanResponse:
-        faults = list(check_model_name(request.model, "model", self._limits))
-        if faults:
-            raise invalid(faults)
-        model = self._models.find(request.model, "model")
-        given = {
-            name: getattr(request, name)
-            for name in (
-                "num_inference_steps",
-                "world_size",
-                "height",
-                "width",
-                "guidance_scale",
-                "num_frames",
-            )
-            if request.HasField(name)
-        }
-        asked = Request(**given, negative_prompt=request.negative_prompt)
-        compilation = compile_config(request.config, model.facts, asked)
-        _, plan, diagnostics = compiled_plan(compilation)
-        return planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
+        return self._compiled(request)
+
+    async def CompilePlans(
+        self, request: planner_pb2.CompilePlansRequest, context: Any
+    ) -> planner_pb2.CompilePlansResponse:
+        if not 1 <= len(request.requests) <= _MAX_REQUESTS:
+            text = f"{len(request.requests)} requests are not 1 to {_MAX_REQUESTS}"
+            raise invalid([Violation("requests", text)])
+        response = planner_pb2.CompilePlansResponse()
+        room = _MAX_ANSWER_BYTES
+        for one in request.requests:
+            result = self._result(one) if room else _exhausted()
+            size = result.ByteSize()
+            room = room - size if size <= room else 0
+            if not room:
+                result = _exhausted()
+            response.results.append(result)
+            # Other calls go on meanwhile, and the end of this one is noticed.
+            await asyncio.sleep(0)
+        return response
 
     async def ListModels(
         self, request: planner_pb2.ListModelsRequest, context: Any
@@ -59,3 +77,49 @@ class PlannerService(PlannerServiceServicer):
                 for name in NAMED
             ]
         )
+
+    def _compiled(self, request: planner_pb2.CompilePlanRequest) -> planner_pb2.CompilePlanResponse:
+        faults = list(check_model_name(request.model, "model", self._limits))
+        if faults:
+            raise invalid(faults)
+        model = self._models.find(request.model, "model")
+        given = {name: getattr(request, name) for name in _GIVEN if request.HasField(name)}
+        asked = Request(**given, negative_prompt=request.negative_prompt)
+        compilation = compile_config(request.config, model.facts, asked)
+        _, plan, diagnostics = compiled_plan(compilation)
+        return planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
+
+    def _result(self, request: planner_pb2.CompilePlanRequest) -> planner_pb2.CompilePlanResult:
+        try:
+            return planner_pb2.CompilePlanResult(compiled=self._compiled(request))
+        except CallRefused as refused:
+            return _refused(refused)
+        except Exception:
+            log.exception("compile_failed")
+            return _refused(internal())
+
+
+def _refused(refused: CallRefused) -> planner_pb2.CompilePlanResult:
+    code = refused.reason.value.lower().replace("_", "-")
+    diagnostics = refused.diagnostics or [
+        Diagnostic(Severity.ERROR, code, violation.field, violation.description)
+        for violation in refused.violations
+    ]
+    return planner_pb2.CompilePlanResult(
+        refused=planner_pb2.CompileRefusal(
+            code=refused.code.value[0],
+            reason=refused.reason.value,
+            message=status_of(refused).message,
+            diagnostics=diagnostics_to_proto(diagnostics),
+        )
+    )
+
+
+def _exhausted() -> planner_pb2.CompilePlanResult:
+    return _refused(
+        CallRefused(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            ErrorReason.ANSWER_FULL,
+            "the answer is full; ask for this plan in another call",
+        )
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from ditplan.v1 import planner_pb2
 from google.rpc import error_details_pb2
 
 from planner.diagnostics import Diagnostic, Severity
@@ -12,6 +13,7 @@ from planner.errors import (
     ErrorReason,
     Violation,
     invalid,
+    invalid_config,
     status_of,
     violations_of,
 )
@@ -39,6 +41,33 @@ def test_no_status_outgrows_what_clients_accept(text: str) -> None:
     assert [detail.Unpack(bad) for detail in status.details] == [False, True]
     listed = len(bad.field_violations) - 1
     assert bad.field_violations[-1].description == f"and {300 - listed} more faults"
+
+
+@pytest.mark.parametrize("size", [1, 40, 3000])
+@pytest.mark.parametrize("text", ["x", "é", "\n"])
+def test_each_fault_of_a_config_comes_as_violation_and_as_diagnostic(text: str, size: int) -> None:
+    warning = Diagnostic(Severity.WARNING, "odd", "z", "is odd")
+    errors = [
+        Diagnostic(Severity.ERROR, "code", f"{i}", text * size, text * size, line=i, column=1)
+        for i in range(1, 301)
+    ]
+    status = status_of(invalid_config([warning, *errors]))
+    assert len(status.SerializeToString()) * 4 / 3 + 3 * len(status.message.encode()) < 8192
+    bad, diagnostic = error_details_pb2.BadRequest(), planner_pb2.Diagnostic()
+    found = [d.line for detail in status.details if detail.Unpack(diagnostic) for d in [diagnostic]]
+    assert status.details[1].Unpack(bad)
+    *listed, more = bad.field_violations
+    assert [int(violation.field) for violation in listed] == found == [*range(1, len(found) + 1)]
+    assert more.description == f"and {300 - len(found)} more faults"
+
+
+def test_warnings_take_the_room_that_errors_leave() -> None:
+    warning = Diagnostic(Severity.WARNING, "odd", "z", "is odd")
+    error = Diagnostic(Severity.ERROR, "code", "a", "is wrong")
+    status = status_of(invalid_config([warning, error]))
+    diagnostic = planner_pb2.Diagnostic()
+    codes = [diagnostic.code for detail in status.details if detail.Unpack(diagnostic)]
+    assert codes == ["code", "odd"]
 
 
 def test_a_refusal_has_one_reason_and_may_say_when_to_come_back() -> None:

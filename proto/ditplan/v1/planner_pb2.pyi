@@ -141,6 +141,113 @@ class CompilePlanResponse(_message.Message):
 Global___CompilePlanResponse: _TypeAlias = CompilePlanResponse  # noqa: Y015
 
 @_typing.final
+class CompilePlansRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompilePlanRequest]:
+        """1 to 256."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___CompilePlanRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompilePlansRequest: _TypeAlias = CompilePlansRequest  # noqa: Y015
+
+@_typing.final
+class CompilePlansResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompilePlanResult]:
+        """One for each request, in the order of the requests. Once 3 MiB are filled, the
+        rest is refused with RESOURCE_EXHAUSTED: ask for it in another call.
+        """
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___CompilePlanResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompilePlansResponse: _TypeAlias = CompilePlansResponse  # noqa: Y015
+
+@_typing.final
+class CompilePlanResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPILED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def compiled(self) -> Global___CompilePlanResponse: ...
+    @_builtins.property
+    def refused(self) -> Global___CompileRefusal: ...
+    def __init__(
+        self,
+        *,
+        compiled: Global___CompilePlanResponse | None = ...,
+        refused: Global___CompileRefusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compiled", b"compiled", "refused", b"refused", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiled", b"compiled", "refused", b"refused", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["compiled", "refused"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___CompilePlanResult: _TypeAlias = CompilePlanResult  # noqa: Y015
+
+@_typing.final
+class CompileRefusal(_message.Message):
+    """What the status of a single call would have said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DIAGNOSTICS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """A google.rpc.Code."""
+    reason: _builtins.str
+    """As in google.rpc.ErrorInfo, e.g. "INVALID_CONFIG"."""
+    message: _builtins.str
+    @_builtins.property
+    def diagnostics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Diagnostic]:
+        """Every fault of the request, with the warnings and hints of its config."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        diagnostics: _abc.Iterable[Global___Diagnostic] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "diagnostics", b"diagnostics", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompileRefusal: _TypeAlias = CompileRefusal  # noqa: Y015
+
+@_typing.final
 class Diagnostic(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

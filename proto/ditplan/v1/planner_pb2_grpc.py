@@ -40,6 +40,11 @@ class PlannerServiceStub:
                 request_serializer=ditplan_dot_v1_dot_planner__pb2.CompilePlanRequest.SerializeToString,
                 response_deserializer=ditplan_dot_v1_dot_planner__pb2.CompilePlanResponse.FromString,
                 _registered_method=True)
+        self.CompilePlans = channel.unary_unary(
+                '/ditplan.v1.PlannerService/CompilePlans',
+                request_serializer=ditplan_dot_v1_dot_planner__pb2.CompilePlansRequest.SerializeToString,
+                response_deserializer=ditplan_dot_v1_dot_planner__pb2.CompilePlansResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/ditplan.v1.PlannerService/ListModels',
                 request_serializer=ditplan_dot_v1_dot_planner__pb2.ListModelsRequest.SerializeToString,
@@ -53,7 +58,16 @@ class PlannerServiceServicer:
 
     def CompilePlan(self, request, context):
         """Compiles a config into a plan. INVALID_ARGUMENT with google.rpc.BadRequest
-        details lists every fault of the request.
+        details lists every fault of the request, as many as trailers hold; faults of
+        the config come as Diagnostic details too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompilePlans(self, request, context):
+        """Compiles many requests in one call, each as CompilePlan would. A request that
+        is refused says so in its own result; the others do not suffer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +87,11 @@ def add_PlannerServiceServicer_to_server(servicer, server):
                     servicer.CompilePlan,
                     request_deserializer=ditplan_dot_v1_dot_planner__pb2.CompilePlanRequest.FromString,
                     response_serializer=ditplan_dot_v1_dot_planner__pb2.CompilePlanResponse.SerializeToString,
+            ),
+            'CompilePlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompilePlans,
+                    request_deserializer=ditplan_dot_v1_dot_planner__pb2.CompilePlansRequest.FromString,
+                    response_serializer=ditplan_dot_v1_dot_planner__pb2.CompilePlansResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -108,6 +127,33 @@ class PlannerService:
             '/ditplan.v1.PlannerService/CompilePlan',
             ditplan_dot_v1_dot_planner__pb2.CompilePlanRequest.SerializeToString,
             ditplan_dot_v1_dot_planner__pb2.CompilePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompilePlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ditplan.v1.PlannerService/CompilePlans',
+            ditplan_dot_v1_dot_planner__pb2.CompilePlansRequest.SerializeToString,
+            ditplan_dot_v1_dot_planner__pb2.CompilePlansResponse.FromString,
             options,
             channel_credentials,
             insecure,

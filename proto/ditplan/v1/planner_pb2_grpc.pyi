@@ -35,7 +35,12 @@ class PlannerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PlannerServiceAsyncStub: ...
     CompilePlan: _grpc.UnaryUnaryMultiCallable[_planner_pb2.CompilePlanRequest, _planner_pb2.CompilePlanResponse]
     """Compiles a config into a plan. INVALID_ARGUMENT with google.rpc.BadRequest
-    details lists every fault of the request.
+    details lists every fault of the request, as many as trailers hold; faults of
+    the config come as Diagnostic details too.
+    """
+    CompilePlans: _grpc.UnaryUnaryMultiCallable[_planner_pb2.CompilePlansRequest, _planner_pb2.CompilePlansResponse]
+    """Compiles many requests in one call, each as CompilePlan would. A request that
+    is refused says so in its own result; the others do not suffer.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_planner_pb2.ListModelsRequest, _planner_pb2.ListModelsResponse]
     """The models whose names CompilePlan knows without a directory."""
@@ -47,7 +52,12 @@ class PlannerServiceAsyncStub(PlannerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CompilePlan: _aio.UnaryUnaryMultiCallable[_planner_pb2.CompilePlanRequest, _planner_pb2.CompilePlanResponse]  # type: ignore[assignment]
     """Compiles a config into a plan. INVALID_ARGUMENT with google.rpc.BadRequest
-    details lists every fault of the request.
+    details lists every fault of the request, as many as trailers hold; faults of
+    the config come as Diagnostic details too.
+    """
+    CompilePlans: _aio.UnaryUnaryMultiCallable[_planner_pb2.CompilePlansRequest, _planner_pb2.CompilePlansResponse]  # type: ignore[assignment]
+    """Compiles many requests in one call, each as CompilePlan would. A request that
+    is refused says so in its own result; the others do not suffer.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_planner_pb2.ListModelsRequest, _planner_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The models whose names CompilePlan knows without a directory."""
@@ -62,7 +72,18 @@ class PlannerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_planner_pb2.CompilePlanResponse, _abc.Awaitable[_planner_pb2.CompilePlanResponse]]:
         """Compiles a config into a plan. INVALID_ARGUMENT with google.rpc.BadRequest
-        details lists every fault of the request.
+        details lists every fault of the request, as many as trailers hold; faults of
+        the config come as Diagnostic details too.
+        """
+
+    @_abc_1.abstractmethod
+    def CompilePlans(
+        self,
+        request: _planner_pb2.CompilePlansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_planner_pb2.CompilePlansResponse, _abc.Awaitable[_planner_pb2.CompilePlansResponse]]:
+        """Compiles many requests in one call, each as CompilePlan would. A request that
+        is refused says so in its own result; the others do not suffer.
         """
 
     @_abc_1.abstractmethod

@@ -17,6 +17,9 @@ from ditplan.v1.generation_pb2_grpc import (
 )
 
 from planner.cli.client import Refusal, connect
+from planner.cli.outcome import refused
+from planner.diagnostics import Diagnostic, Severity
+from planner.errors import DETAILS_KEY, CallRefused, Violation, invalid, invalid_config, status_of
 
 DATA = b"picture" * 100
 ARTIFACT = generation_pb2.Artifact(
@@ -62,3 +65,71 @@ def test_a_refused_download_is_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="NOT_FOUND: gone"):
         read(service, tmp_path)
     assert service.offsets == [0]
+
+
+class Refusing(GenerationServiceServicer):
+    def __init__(self, refusal: CallRefused) -> None:
+        self.refusal = refusal
+
+    def Generate(self, request: Any, context: Any) -> Iterator[Any]:
+        status = status_of(self.refusal)
+        context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
+        context.abort(self.refusal.code, status.message)
+        yield
+
+
+def said(refusal: CallRefused, directory: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command line says of a refused call, for a config of two lines."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_GenerationServiceServicer_to_server(Refusing(refusal), server)
+    server.add_insecure_port(f"unix:{directory / 'planner.sock'}")
+    server.start()
+    try:
+        with (
+            connect(f"unix:{directory / 'planner.sock'}") as client,
+            pytest.raises(Refusal) as caught,
+        ):
+            next(client.generate(generation_pb2.GenerationSpec()))
+    finally:
+        server.stop(None)
+    with pytest.raises(SystemExit) as ended:
+        refused(caught.value, source="cache:\n  warmup: many\n", source_name="fast.yaml")
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def fault(line: int = 2) -> Diagnostic:
+    text, hint = "many is no number", "warmup: 4"
+    return Diagnostic(Severity.ERROR, "not-a-number", "cache.warmup", text, hint, line, 11)
+
+
+def test_a_refused_config_is_shown_with_its_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        said(invalid_config([fault()]), tmp_path, capsys)
+        == """\
+error[not-a-number]: many is no number
+  --> fast.yaml:2:11 (cache.warmup)
+   |
+ 1 | cache:
+ 2 |   warmup: many
+   |           ^^^^
+  hint: warmup: 4
+"""
+    )
+
+
+def test_faults_that_the_status_only_counts_are_counted_here_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(invalid_config([fault() for _ in range(100)]), tmp_path, capsys)
+    shown = text.count("--> fast.yaml:2:11")
+    assert 5 < shown < 100
+    assert text.endswith(f"\n  and {100 - shown} more faults\n")
+
+
+def test_other_faults_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refusal = invalid([Violation("spec.prompt", "is empty")])
+    text = said(refusal, tmp_path, capsys)
+    assert text == ("error: INVALID_ARGUMENT: spec.prompt: is empty\n  spec.prompt: is empty\n")

@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
-from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
+from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2, planner_pb2
 from ditplan.v1.generation_pb2_grpc import GenerationServiceStub
 from ditplan.v1.planner_pb2_grpc import PlannerServiceStub
 from google.protobuf.message import Message
@@ -236,6 +236,7 @@ class Refusal:
         self.message = error.details() or ""
         self.infos: list[error_details_pb2.ErrorInfo] = []
         self.violations: dict[str, str] = {}
+        self.diagnostics: list[planner_pb2.Diagnostic] = []
         self.retry_seconds: float | None = None
         for key, value in error.trailing_metadata() or ():
             if key == "grpc-status-details-bin":
@@ -249,6 +250,9 @@ class Refusal:
             bad = error_details_pb2.BadRequest()
             if detail.Unpack(bad):
                 self.violations = {v.field: v.description for v in bad.field_violations}
+            diagnostic = planner_pb2.Diagnostic()
+            if detail.Unpack(diagnostic):
+                self.diagnostics.append(diagnostic)
             retry = error_details_pb2.RetryInfo()
             if detail.Unpack(retry):
                 self.retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()

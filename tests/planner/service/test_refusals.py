@@ -42,6 +42,11 @@ async def test_every_fault_of_a_config_comes_in_one_refusal(settings: Settings) 
             assert "line 2" in first
             assert "max_warmup_steps" in first
             assert "line 3" in refusal.violations["cache_config.residual_diff_threshold"]
+            assert [(d.field, d.line, d.column) for d in refusal.diagnostics[:2]] == [
+                ("cache_config.max_warmup_step", 2, 3),
+                ("cache_config.residual_diff_threshold", 3, 28),
+            ]
+            assert "max_warmup_steps" in refusal.diagnostics[0].hint
 
 
 async def test_more_faults_than_trailers_hold_are_counted(settings: Settings) -> None:
