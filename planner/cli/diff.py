@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import NoReturn
 
@@ -51,7 +52,7 @@ def diff(a: str, b: str, model: str, request: Request, form: str) -> None:
     assert programs[1] is not None
 
     def compiled(text: str) -> Program | None:
-        return compile_config(text, facts, request).program
+        return compile_config(text, facts, request, os.environ).program
 
     both_configs = not any(is_plan_file(name) for name in (a, b))
     difference = Difference(
@@ -70,7 +71,7 @@ def _side(name: str, source: bytes, facts: ModelFacts, request: Request) -> Side
     compilation = (
         check_plan(name, facts, request)
         if is_plan_file(name)
-        else compile_config(source, facts, request)
+        else compile_config(source, facts, request, os.environ)
     )
     if has_errors(compilation.diagnostics):
         text = render_diagnostics(

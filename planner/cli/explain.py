@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import click
@@ -33,7 +34,7 @@ def explain(config: str, model: str, step: int, request: Request, form: str) -> 
         raise click.UsageError(f"{config}: a plan holds no rules to explain; give its config")
     try:
         facts, data = find_model(model), read_config(config)
-        explanation = explain_step(data, facts, request, step)
+        explanation = explain_step(data, facts, request, step, os.environ)
     except InputError as error:
         raise click.UsageError(error.diagnostic.message) from None
     except StepRangeError as error:

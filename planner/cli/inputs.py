@@ -77,7 +77,7 @@ def compile_inputs(config: str, model: str, request: Request) -> tuple[Compilati
     source = data.decode("utf-8", "replace")
     if facts is None or diagnostics:
         return Compilation(None, None, request, tuple(diagnostics)), source
-    return compile_config(data, facts, request), source
+    return compile_config(data, facts, request, os.environ), source
 
 
 def _error(code: str, field: str, message: str) -> Diagnostic:

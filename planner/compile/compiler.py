@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from planner.compile.caching import cache_columns
@@ -20,9 +21,11 @@ from planner.compile.plan import (
 from planner.compile.program_check import program_faults
 from planner.compile.request import Request, check_request, with_defaults
 from planner.compile.rule import Bounds, bounds
+from planner.compile.sources import Source, config_sources, request_sources
 from planner.compile.topology import check_sequence, resolve_topology
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
+from planner.config.environment import apply_environment
 from planner.config.load import load
 from planner.diagnostics import Diagnostic, Severity, has_errors
 from planner.models.facts import ModelFacts
@@ -32,18 +35,30 @@ from planner.models.facts import ModelFacts
 class Compilation:
     """A program with its estimate, or None for both when ``diagnostics`` hold an error.
 
-    ``request`` has every default filled in.
+    ``request`` has every default filled in. ``sources`` say where the values come from that the
+    program was made of; none where it was taken as it is.
     """
 
     program: Program | None
     estimate: Estimate | None
     request: Request
     diagnostics: tuple[Diagnostic, ...]
+    sources: tuple[Source, ...] = ()
 
 
-def compile_config(config: str | bytes, model: ModelFacts, request: Request) -> Compilation:
-    """Compiles YAML or JSON text; an empty text is no acceleration. Never raises on bad input."""
+def compile_config(
+    config: str | bytes,
+    model: ModelFacts,
+    request: Request,
+    environment: Mapping[str, str] | None = None,
+) -> Compilation:
+    """Compiles YAML or JSON text; an empty text is no acceleration. Never raises on bad input.
+
+    Variables of the ``environment`` fill what the text leaves out.
+    """
     source = load(config)
+    apply_environment(source, environment or {})
+    asked = request
     if request.num_inference_steps is None and source.cache is not None:
         request = replace(request, num_inference_steps=source.cache.num_inference_steps)
     request = with_defaults(request, model)
@@ -64,7 +79,9 @@ def compile_config(config: str | bytes, model: ModelFacts, request: Request) -> 
         placement=_placement(source),
         attention_backend=_attention_backend(source, topology),
     )
-    return _finished(source, program, model, request)
+    finished = _finished(source, program, model, request)
+    sources = (*request_sources(asked, request, source), *config_sources(source))
+    return replace(finished, sources=sources)
 
 
 def compile_program(program: Program, model: ModelFacts, request: Request) -> Compilation:

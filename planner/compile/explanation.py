@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.compile.caching import seen_by, target_rule
@@ -9,6 +10,8 @@ from planner.compile.compiler import Compilation, compile_config
 from planner.compile.plan import Op, OpKind, Program, Reason
 from planner.compile.request import Request
 from planner.compile.rule import explain
+from planner.config.acceleration import AccelerationConfig
+from planner.config.environment import apply_environment
 from planner.config.load import load
 from planner.models.facts import ModelFacts
 
@@ -51,21 +54,27 @@ class Explanation:
 
 
 def explain_step(
-    config: str | bytes, model: ModelFacts, request: Request, step: int
+    config: str | bytes,
+    model: ModelFacts,
+    request: Request,
+    step: int,
+    environment: Mapping[str, str] | None = None,
 ) -> Explanation:
     """Compiles a config and says for every column which tests decided a step.
 
     Raises:
         StepRangeError: the run has no such step.
     """
-    compilation = compile_config(config, model, request)
+    compilation = compile_config(config, model, request, environment)
     program = compilation.program
     if program is None:
         return Explanation(compilation, step, ())
     last = program.num_inference_steps - 1
     if not 0 <= step <= last:
         raise StepRangeError(f"there is no step {step}; this run has the steps 0 to {last}")
-    tests = _tests_by_target(config, model, program, step)
+    written = load(config)
+    apply_environment(written, environment or {})
+    tests = _tests_by_target(written, model, program, step)
     accounts = []
     for c, column in enumerate(program.columns):
         own = model.steps_of(column.target, program.num_inference_steps)
@@ -79,9 +88,8 @@ def explain_step(
 
 
 def _tests_by_target(
-    config: str | bytes, model: ModelFacts, program: Program, step: int
+    written: AccelerationConfig, model: ModelFacts, program: Program, step: int
 ) -> dict[str, tuple[RuleTest, ...]]:
-    written = load(config)
     steps = program.num_inference_steps
     forwards = len({column.branch for column in program.columns})
     found = {}

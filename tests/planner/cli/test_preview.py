@@ -290,7 +290,7 @@ def test_misuse_is_said_by_the_command_line(config: Path, option: str) -> None:
 def test_options_reach_the_request(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def compile_config(text: bytes, model: object, request: Any) -> Compilation:
+    def compile_config(text: bytes, model: object, request: Any, *_: object) -> Compilation:
         seen.append((text, request))
         return Compilation(None, None, request, (Diagnostic(Severity.ERROR, "c", "f", "m"),))
 
