@@ -25,19 +25,27 @@ _FORMATS = click.Choice(["text", "json", "svg", "html"])
 @request_options
 @click.option("--format", "form", type=_FORMATS, default="text", show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, readable=False), help="Write to this file.")
-def preview(config: str, model: str, request: Request, form: str, out: str | None) -> None:
+@click.option("--sources", is_flag=True, help="Show where every value comes from (text).")
+def preview(
+    config: str, model: str, request: Request, form: str, out: str | None, sources: bool
+) -> None:
     """Show what CONFIG computes at every step of a run, without a GPU.
 
     CONFIG is a YAML or JSON file, - for standard input, or a plan file (.binpb) of `ditplan
     compile`. The exit status is 2 when CONFIG has an error; its picture is then not drawn.
     """
+    if sources and form != "text":
+        raise click.UsageError("--sources is for --format text")
     if is_plan_file(config):
         compilation, source = _stored(config, model, request), ""
     else:
         compilation, source = compile_inputs(config, model, request)
     name = "<stdin>" if config == STDIN else click.format_filename(config)
     stdout = sys.stdout if out in (None, STDIN) else None
-    document = _render(compilation, source, name, model, form, look(stdout))
+    if form == "text":
+        document = _text(compilation, source, name, model, look(stdout), sources=sources)
+    else:
+        document = _render(compilation, source, name, model, form)
     if stdout is None or form == "svg":
         report = render_diagnostics(
             compilation.diagnostics, source=source, source_name=name, **look(sys.stderr)
@@ -60,9 +68,23 @@ def _stored(path: str, model: str, request: Request) -> Compilation:
     return Compilation(None, None, request, (fault,))
 
 
-def _render(
-    compilation: Compilation, source: str, name: str, model: str, form: str, shape: Look
+def _text(
+    compilation: Compilation, source: str, name: str, model: str, shape: Look, *, sources: bool
 ) -> str:
+    from planner.render.text import render_text
+
+    return render_text(
+        compilation,
+        _plan_id(compilation),
+        source=source,
+        source_name=name,
+        model=model,
+        sources=sources,
+        **shape,
+    )
+
+
+def _render(compilation: Compilation, source: str, name: str, model: str, form: str) -> str:
     """The document; empty where there is no plan to draw."""
     plan_id = _plan_id(compilation)
     if form == "json":
@@ -75,14 +97,10 @@ def _render(
         from planner.render.svg import render_svg
 
         return _in_ascii(render_svg(compilation, plan_id, model=model)) if plan_id else ""
-    if form == "html":
-        from planner.render.html import render_html
+    from planner.render.html import render_html
 
-        page = render_html(compilation, plan_id, source=source, source_name=name, model=model)
-        return _in_ascii(page)
-    from planner.render.text import render_text
-
-    return render_text(compilation, plan_id, source=source, source_name=name, model=model, **shape)
+    page = render_html(compilation, plan_id, source=source, source_name=name, model=model)
+    return _in_ascii(page)
 
 
 def _in_ascii(markup: str) -> str:

@@ -10,6 +10,7 @@ from planner.compile.plan import Program
 from planner.render.canvas import NO_BREAK_SPACE, Canvas
 from planner.render.diagnostics import count_diagnostics, render_diagnostics
 from planner.render.ranks import render_ranks
+from planner.render.sources import render_sources
 from planner.render.strip import render_legend, render_strip
 from planner.render.summary import by_column, spans, why
 from planner.render.words import (
@@ -31,15 +32,22 @@ def render_text(
     source: str,
     source_name: str,
     model: str = "",
+    sources: bool = False,
     width: int = 80,
     color: bool = False,
     ascii: bool = False,
 ) -> str:
-    """The whole preview, ending with a newline: the plan, if there is one, then the diagnostics."""
+    """The whole preview, ending with a newline: the plan, if there is one, then the diagnostics.
+
+    ``sources`` adds to the plan where every value comes from.
+    """
     canvas = Canvas(width, color, ascii)
     parts: list[str] = []
     if plan_id is not None:
         parts.append("\n".join(_plan(compilation, plan_id, model, canvas)))
+        if sources and compilation.sources:
+            heading = canvas.paint("sources", bold=True)
+            parts.append("\n".join([heading, *render_sources(compilation.sources, canvas)]))
     if compilation.diagnostics:
         parts.append(
             render_diagnostics(

@@ -1,0 +1,33 @@
+"""Where the values of a compilation come from, one a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from planner.compile.sources import Source
+from planner.config.schema import Section
+from planner.render.canvas import Canvas
+
+_MAX_ORIGIN = 40
+
+
+def render_sources(sources: Sequence[Source], canvas: Canvas) -> list[str]:
+    """The origin, then key and value as a file would have them; defaults are dim."""
+    origins = [f"line {source.line}" if source.line else source.origin for source in sources]
+    left = min(max(map(len, origins), default=0), _MAX_ORIGIN) + 4
+    lines: list[str] = []
+    for source, origin in zip(sources, origins, strict=True):
+        text = canvas.show(f"{source.key}: {_as_yaml(source.value)}")
+        start = f"  {origin}".ljust(left)
+        found = canvas.wrap(text, first=start, rest=" " * left)
+        lines += map(canvas.dim, found) if source.origin == "default" else found
+    return lines
+
+
+def _as_yaml(value: Any) -> str:
+    """JSON, which is YAML, with plain strings bare."""
+    if isinstance(value, Section):
+        value = value.model_dump()
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
