@@ -23,6 +23,7 @@ from planner.cli.progress import RunProgress
 from planner.cli.terminal import look
 from planner.compile.compiler import compile_config
 from planner.compile.request import Request
+from planner.config.environment import PREFIX, effective_text
 from planner.diagnostics import has_errors
 from planner.render.diagnostics import render_diagnostics
 from planner.render.record import record_document
@@ -95,6 +96,7 @@ def generate(
     name = "<stdin>" if config == STDIN else config or ""
     if planner is None:
         _check(spec, name)
+    name = _settle(spec, name)
     try:
         with _client(planner, spec.model) as client:
             finished = _run(client, spec, name)
@@ -169,13 +171,33 @@ def _check(spec: generation_pb2.GenerationSpec, config_name: str) -> None:
     asked = ("num_inference_steps", "height", "width", "guidance_scale")
     given = {field.name: value for field, value in spec.ListFields() if field.name in asked}
     request = Request(world_size=1, **given)
-    diagnostics = compile_config(spec.config, facts, request).diagnostics
+    diagnostics = compile_config(spec.config, facts, request, os.environ).diagnostics
     if has_errors(diagnostics):
         text = render_diagnostics(
             diagnostics, source=spec.config, source_name=config_name, **look(sys.stderr)
         )
         click.echo(text, err=True, nl=False)
         sys.exit(REFUSED)
+
+
+def _settle(spec: generation_pb2.GenerationSpec, config_name: str) -> str:
+    """Makes the config say what variables of this process add to it; the value is its name then.
+
+    No planner reads its own variables for the requests of others.
+    """
+    if spec.HasField("program"):
+        return config_name
+    text, found = effective_text(spec.config, os.environ)
+    report = render_diagnostics(
+        found, source=spec.config, source_name=config_name, **look(sys.stderr)
+    )
+    click.echo(report, err=True, nl=False)
+    if has_errors(found):
+        sys.exit(REFUSED)
+    if text == spec.config:
+        return config_name
+    spec.config = text
+    return f"{config_name or 'no config'} with {PREFIX}*"
 
 
 def _check_writable(file: Path) -> None:

@@ -88,19 +88,21 @@ def apply_environment(config: AccelerationConfig, environment: Mapping[str, str]
         _merge(config, settings)
 
 
-def effective_text(text: str, environment: Mapping[str, str]) -> str:
+def effective_text(text: str, environment: Mapping[str, str]) -> tuple[str, tuple[Diagnostic, ...]]:
     """A config that means without the variables what ``text`` means with them.
 
-    It is ``text`` itself where no variable has a say, or where something is wrong.
+    It is ``text`` itself where no variable has a say, or where something is wrong. What there is to
+    say of the variables comes with it.
     """
     config = load(text)
-    before = config.cache
+    before, known = config.cache, len(config.diagnostics)
     apply_environment(config, environment)
+    found = tuple(config.diagnostics[known:])
     if config.cache is None or config.cache == before or has_errors(config.diagnostics):
-        return text
+        return text, found
     root = {} if config.flat else dict(config.document.value or {})
     root["cache_config"] = config.cache.model_dump(exclude_unset=True)
-    return json.dumps(root, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(root, indent=1, ensure_ascii=False) + "\n", found
 
 
 def _merge(config: AccelerationConfig, settings: list[Setting]) -> None:

@@ -230,7 +230,7 @@ class TestEffectiveText:
     def test_it_means_without_variables_what_the_text_means_with_them(self, text: str) -> None:
         variables = ON | {"FN": "2", "SECONDARY_RDT": "0.5"}
         want = loaded(variables, text)
-        have = load(effective_text(text, named(variables)))
+        have = load(effective_text(text, named(variables))[0])
         assert not have.diagnostics
         assert (have.cache, have.parallelism, have.attention_backend) == (
             want.cache,
@@ -251,4 +251,9 @@ class TestEffectiveText:
     def test_it_is_the_text_itself_where_no_variable_has_a_say(
         self, text: str, variables: dict[str, str]
     ) -> None:
-        assert effective_text(text, named(variables)) == text
+        assert effective_text(text, named(variables))[0] == text
+
+    def test_what_is_to_say_of_the_variables_comes_with_it(self) -> None:
+        text = "cache_config: {enable_sperate_cfg: true, Fn_compute_blocks: 1}"
+        _, found = effective_text(text, named(ON | {"FN": "2"}))
+        assert [d.code for d in found] == ["variable-overridden"]
