@@ -41,6 +41,9 @@ conformance: setup ## Check planner and engine against recorded data: ORACLE=DIR
 fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz
 
+bench-planner: setup ## Measure compile times, calls per second, start of the preview
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.planner
+
 demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)
 	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
 
@@ -57,4 +60,4 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz demo-model docs proto clean
+.PHONY: help setup demo test check conformance fuzz bench-planner demo-model docs proto clean
