@@ -16,7 +16,7 @@ from planner.render.diagnostics import render_diagnostics
 
 
 @click.command("compile")
-@click.argument("config")
+@click.argument("config", default="")
 @model_option
 @request_options
 @click.option(

@@ -19,7 +19,7 @@ from planner.render.explanation import explanation_document, render_explanation
 
 
 @click.command()
-@click.argument("config")
+@click.argument("config", default="")
 @model_option
 @click.option("--step", type=int, required=True, metavar="N", help="Counted from 0.")
 @request_options

@@ -32,9 +32,13 @@ def is_plan_file(path: str) -> bool:
 def read_config(path: str) -> bytes:
     """The config at a path, ``-`` for standard input; one byte too many of one that is too large.
 
+    An empty path is an empty config: SGLANG_CACHE_DIT variables alone.
+
     Raises:
         InputError: it cannot be read.
     """
+    if not path:
+        return b""
     try:
         if path == STDIN:
             if sys.stdin is None:

@@ -20,7 +20,7 @@ _FORMATS = click.Choice(["text", "json", "svg", "html"])
 
 
 @click.command()
-@click.argument("config")
+@click.argument("config", default="")
 @model_option
 @request_options
 @click.option("--format", "form", type=_FORMATS, default="text", show_default=True)
@@ -32,7 +32,8 @@ def preview(
     """Show what CONFIG computes at every step of a run, without a GPU.
 
     CONFIG is a YAML or JSON file, - for standard input, or a plan file (.binpb) of `ditplan
-    compile`. The exit status is 2 when CONFIG has an error; its picture is then not drawn.
+    compile`. SGLANG_CACHE_DIT variables fill in what it leaves out; without CONFIG they are all
+    there is. The exit status is 2 when CONFIG has an error; its picture is then not drawn.
     """
     if sources and form != "text":
         raise click.UsageError("--sources is for --format text")

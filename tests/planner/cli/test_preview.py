@@ -398,3 +398,12 @@ def test_help_imports_no_command() -> None:
     )
     assert done.stderr.split() == ["planner.cli"]
     assert all(command in done.stdout for command in ("preview", "generate", "serve"))
+
+
+def test_variables_alone_are_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert preview("--model", FLUX).stdout.count("no cache is configured") == 1
+    monkeypatch.setenv("SGLANG_CACHE_DIT_ENABLED", "true")
+    monkeypatch.setenv("SGLANG_CACHE_DIT_WARMUP", "6")
+    done = preview("--model", FLUX)
+    assert done.exit_code == 0
+    assert "0-5   warm-up" in done.stdout
