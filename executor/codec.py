@@ -90,9 +90,16 @@ def requirements_from_proto(message: plan_pb2.Program) -> Requirements:
             for target in message.model.targets
         ),
         world_size=message.topology.world_size,
-        quant_type=message.placement.quant_type,
+        quant_type=_quant_types(message.placement),
         attention_backend=message.attention_backend,
     )
+
+
+def _quant_types(placement: plan_pb2.Placement) -> str:
+    """Every type that any layer of any component is to have; empty without quantization."""
+    types = [placement.quant_type, *(each.quant_type for each in placement.components)]
+    types += [rule.quant_type for rule in placement.precision]
+    return ", ".join(dict.fromkeys(kind for kind in types if kind))
 
 
 def spec_from_proto(message: generation_pb2.GenerationSpec) -> RunSpec:

@@ -14,12 +14,14 @@ from planner.compile.plan import (
     CacheType,
     Calibrator,
     Column,
+    ComponentQuantization,
     Dmd,
     Estimate,
     FoCa,
     Op,
     OpKind,
     Placement,
+    PrecisionRule,
     Program,
     Reason,
     TaylorSeer,
@@ -91,10 +93,7 @@ def program_to_proto(program: Program) -> plan_pb2.Program:
             ring_convert_to_fp32=topology.ring_convert_to_fp32,
             extra_parallel_modules=topology.extra_parallel_modules,
         ),
-        placement=plan_pb2.Placement(
-            quant_type=program.placement.quant_type,
-            exclude_layers=program.placement.exclude_layers,
-        ),
+        placement=placement_to_proto(program.placement),
         attention_backend=program.attention_backend,
     )
 
@@ -140,10 +139,7 @@ def program_from_proto(message: plan_pb2.Program, architecture: Architecture) ->
             ring_convert_to_fp32=topology.ring_convert_to_fp32,
             extra_parallel_modules=tuple(topology.extra_parallel_modules),
         ),
-        placement=Placement(
-            quant_type=message.placement.quant_type,
-            exclude_layers=tuple(message.placement.exclude_layers),
-        ),
+        placement=placement_from_proto(message.placement),
         attention_backend=message.attention_backend,
     )
     _refuse_other_forms(message, program)
@@ -213,6 +209,35 @@ def _model_from_proto(message: plan_pb2.Model) -> Architecture:
             )
             for target in message.targets
         ),
+    )
+
+
+def placement_to_proto(placement: Placement) -> plan_pb2.Placement:
+    return plan_pb2.Placement(
+        quant_type=placement.quant_type,
+        exclude_layers=placement.exclude_layers,
+        components=[
+            plan_pb2.ComponentQuantization(
+                name=each.name, quant_type=each.quant_type, exclude_layers=each.exclude_layers
+            )
+            for each in placement.components
+        ],
+        precision=[
+            plan_pb2.PrecisionRule(part=rule.part, quant_type=rule.quant_type)
+            for rule in placement.precision
+        ],
+    )
+
+
+def placement_from_proto(message: plan_pb2.Placement) -> Placement:
+    return Placement(
+        quant_type=message.quant_type,
+        exclude_layers=tuple(message.exclude_layers),
+        components=tuple(
+            ComponentQuantization(each.name, each.quant_type, tuple(each.exclude_layers))
+            for each in message.components
+        ),
+        precision=tuple(PrecisionRule(rule.part, rule.quant_type) for rule in message.precision),
     )
 
 

@@ -13,12 +13,12 @@ from planner.compile.plan import (
     Estimate,
     Op,
     OpKind,
-    Placement,
     Program,
     Reason,
     Topology,
 )
 from planner.compile.program_check import program_faults
+from planner.compile.quantization import resolve_placement
 from planner.compile.request import Request, check_request, with_defaults
 from planner.compile.rule import Bounds, bounds
 from planner.compile.sources import Source, config_sources, request_sources
@@ -68,6 +68,7 @@ def compile_config(
         return _failed(source, request)
     topology = resolve_topology(source, model, request.world_size)
     check_sequence(source, model, topology, request)
+    placement = resolve_placement(source, model)
     columns, steps = _columns(source, model, request)
     if has_errors(source.diagnostics):
         return _failed(source, request)
@@ -76,7 +77,7 @@ def compile_config(
         columns=columns,
         steps=steps,
         topology=topology,
-        placement=_placement(source),
+        placement=placement,
         attention_backend=_attention_backend(source, topology),
     )
     finished = _finished(source, program, model, request)
@@ -141,15 +142,6 @@ def _uncached_columns(
         for group in model.groups
         if group.target == target.name
     ]
-
-
-def _placement(source: AccelerationConfig) -> Placement:
-    if source.quantize is None:
-        return Placement()
-    return Placement(
-        quant_type=source.quantize.quant_type,
-        exclude_layers=tuple(source.quantize.exclude_layers),
-    )
 
 
 def _attention_backend(source: AccelerationConfig, topology: Topology) -> str:

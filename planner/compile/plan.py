@@ -165,11 +165,47 @@ class Topology:
 
 
 @dataclass(frozen=True, slots=True)
+class ComponentQuantization:
+    """How one component of a pipeline is quantized."""
+
+    name: str
+    quant_type: str
+    exclude_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionRule:
+    """Layers whose name contains ``part`` get a type of their own; the longest part decides."""
+
+    part: str
+    quant_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
-    """What is fixed when weights are loaded; ``quant_type`` "" is no quantization."""
+    """What is fixed when weights are loaded; ``quant_type`` "" is no quantization.
+
+    ``components`` are those that are quantized, by name; none: every transformer, all alike.
+    """
 
     quant_type: str = ""
     exclude_layers: tuple[str, ...] = ()
+    components: tuple[ComponentQuantization, ...] = ()
+    precision: tuple[PrecisionRule, ...] = ()
+
+    def of(self, component: str) -> ComponentQuantization | None:
+        """How a component is quantized; None: it is not."""
+        if self.components:
+            return next((each for each in self.components if each.name == component), None)
+        if self.quant_type and component.startswith("transformer"):
+            return ComponentQuantization(component, self.quant_type, self.exclude_layers)
+        return None
+
+    def quant_type_of(self, quantization: ComponentQuantization, layer: str) -> str:
+        """The type of a layer that is not excluded."""
+        rules = [rule for rule in self.precision if rule.part in layer]
+        longest = max(rules, key=lambda rule: len(rule.part), default=None)
+        return quantization.quant_type if longest is None else longest.quant_type
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,11 +71,29 @@ def _topology_faults(
 
 
 def _placement_faults(placement: Placement) -> Iterator[tuple[Path, str]]:
+    values: dict[str, Any] = {"exclude_layers": list(placement.exclude_layers)}
     if placement.quant_type:
-        for path, message in _range_faults(QuantizeConfig, {"quant_type": placement.quant_type}):
-            yield ("placement", *path), message
+        values["quant_type"] = placement.quant_type
     elif placement.exclude_layers:
         yield ("placement", "exclude_layers"), "layers are excluded from no quantization"
+    names = [each.name for each in placement.components]
+    if names:
+        values["components_to_quantize"] = {
+            each.name: {
+                "quant_type": each.quant_type,
+                "exclude_layers": list(each.exclude_layers),
+            }
+            for each in placement.components
+        }
+        if placement.quant_type or names != sorted(set(names)):
+            yield ("placement", "components"), "not in the form that a compiler writes"
+    parts = [rule.part for rule in placement.precision]
+    if parts:
+        values["precision_plan"] = {rule.part: rule.quant_type for rule in placement.precision}
+        if parts != sorted(set(parts)) or not (names or placement.quant_type):
+            yield ("placement", "precision"), "not in the form that a compiler writes"
+    for path, message in _range_faults(QuantizeConfig, values):
+        yield ("placement", *path), message
 
 
 def _column_faults(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil
 
-from planner.compile.plan import Placement
+from planner.compile.plan import ComponentQuantization, Placement
 from planner.models.facts import Target
 from planner.models.layers import Layers, Linear, Shape, Split
 
@@ -20,11 +20,12 @@ def parameter_bytes(
     total = _layers_bytes(shape.rest, tp_size, dtype_bytes)
     for listed, block in zip(target.block_lists, shape.blocks, strict=True):
         total += listed.num_blocks * _layers_bytes(block, tp_size, dtype_bytes)
-        if placement.quant_type:
-            for linear, times in _quantized(listed.name, listed.num_blocks, block, placement):
+        quantization = placement.of(target.name)
+        if quantization is not None:
+            for linear, times in _quantized(listed.name, listed.num_blocks, block, quantization):
                 weights = _share(linear, tp_size)
-                saved = weights * dtype_bytes - _bytes(linear, weights, placement.quant_type)
-                total -= times * saved
+                kind = placement.quant_type_of(quantization, f"{listed.name}.0.{linear.name}")
+                total -= times * (weights * dtype_bytes - _bytes(linear, weights, kind))
     return total
 
 
@@ -46,10 +47,10 @@ def _share(linear: Linear, tp_size: int) -> int:
 
 
 def _quantized(
-    name: str, blocks: int, block: Layers, placement: Placement
+    name: str, blocks: int, block: Layers, quantization: ComponentQuantization
 ) -> Iterator[tuple[Linear, int]]:
     """Layers and in how many blocks they are quantized."""
-    excluded = placement.exclude_layers
+    excluded = quantization.exclude_layers
     by_block = any(character.isdigit() for part in excluded for character in part)
     for linear in block.linears:
         if linear.convolution:

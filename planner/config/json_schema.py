@@ -26,8 +26,8 @@ def json_schema() -> dict[str, Any]:
             # A key without a value keeps its default.
             properties[key] = _or_null(properties[key])
         sections[name] = schema
-    quant_type = sections["quantize_config"]["properties"]["quant_type"]["anyOf"][0]
-    quant_type["enum"] = [*quant_type["enum"], *QUANT_TYPES]
+    for schema in (sections["quantize_config"], definitions["ComponentQuantizeConfig"]):
+        _accept_aliases(schema["properties"])
     flat = {"title": "Flat form", "allOf": [sections["cache_config"]]}
     sectioned = {
         "title": "Sections",
@@ -48,6 +48,15 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [sectioned, flat],
         "$defs": definitions,
     }
+
+
+def _accept_aliases(schema: Any) -> None:
+    """Every choice between quantization types, however deep, takes their other names too."""
+    for inner in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(inner, dict) and "float8_per_row" in inner.get("enum", ()):
+            inner["enum"] = [*inner["enum"], *QUANT_TYPES]
+        elif isinstance(inner, dict | list):
+            _accept_aliases(inner)
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -170,23 +170,72 @@ class ParallelismConfig(Section):
     ] = []
 
 
+QuantType = Literal[
+    "float8_per_row",
+    "float8_per_tensor",
+    "float8_per_block",
+    "float8_weight_only",
+    "int8_per_row",
+    "int8_per_tensor",
+    "int8_weight_only",
+    "int4_weight_only",
+]
+Component = Literal[
+    "transformer",
+    "transformer_2",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+    "image_encoder",
+    "vae",
+]
+# An empty text is part of every name.
+NamePart = Annotated[str, Field(min_length=1)]
+
+
+class ComponentQuantizeConfig(Section):
+    """How one component is quantized; what is left out is as for all of them."""
+
+    quant_type: QuantType | None = None
+    exclude_layers: Annotated[
+        list[NamePart] | None,
+        Field(json_schema_extra={"allowed": "a list of texts, none of them empty"}),
+    ] = None
+
+
 class QuantizeConfig(Section):
     """``quantize_config``: torchao quantization of the transformer weights."""
 
     quant_type: Annotated[
-        Literal[
-            "float8_per_row",
-            "float8_per_tensor",
-            "float8_per_block",
-            "float8_weight_only",
-            "int8_per_row",
-            "int8_per_tensor",
-            "int8_weight_only",
-            "int4_weight_only",
-        ],
+        QuantType,
         Field(description="What weights (and activations, unless weight_only) become."),
     ] = "float8_per_row"
     exclude_layers: Annotated[
-        list[str], Field(description="Layers whose name contains one of these stay as they are.")
+        list[NamePart],
+        Field(
+            description="Layers whose name contains one of these stay as they are.",
+            json_schema_extra={
+                "allowed": "a list of texts, none of them empty (it would be part of every name)"
+            },
+        ),
     ] = ["embedder", "embed", "modulation", "mod"]
+    components_to_quantize: Annotated[
+        Annotated[list[Component], Field(min_length=1)]
+        | Annotated[dict[Component, ComponentQuantizeConfig | None], Field(min_length=1)]
+        | None,
+        Field(
+            description="The components that are quantized; every transformer if it is left out.",
+            json_schema_extra={
+                "allowed": "a list of components (transformer, text_encoder, vae, ...), or "
+                "{component: {quant_type: ..., exclude_layers: [...]}}"
+            },
+        ),
+    ] = None
+    precision_plan: Annotated[
+        dict[NamePart, QuantType] | None,
+        Field(
+            description="Layers whose name contains a key get its type; the longest key decides.",
+            json_schema_extra={"allowed": "{part of a layer's name: a quant_type, ...}"},
+        ),
+    ] = None
     verbose: Annotated[bool, Field(description="List what was quantized and what was not.")] = False

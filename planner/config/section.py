@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -14,6 +14,8 @@ from planner.config.acceleration import AccelerationConfig, dotted
 from planner.config.document import Path
 from planner.config.schema import (
     CacheConfig,
+    Component,
+    ComponentQuantizeConfig,
     MaskBins,
     ParallelismConfig,
     QuantizeConfig,
@@ -36,7 +38,6 @@ _MAX_UNKNOWN_KEYS = 20
 # Values that mean the same in any case of letters.
 _ANY_CASE = {
     "parallelism_config": ("backend", "ulysses_size", "ring_size", "tp_size"),
-    "quantize_config": ("quant_type",),
 }
 
 
@@ -134,17 +135,41 @@ def _note_spelling(
 
 
 def _canonical_value(config: AccelerationConfig, name: str, key: str, value: Any) -> Any:
-    if not isinstance(value, str) or key not in _ANY_CASE.get(name, ()):
+    path = (name, key)
+    if path == ("quantize_config", "precision_plan") and isinstance(value, dict):
+        return {part: _quant_type(config, (*path, part), kind) for part, kind in value.items()}
+    if path == ("quantize_config", "components_to_quantize") and isinstance(value, dict):
+        return {part: _component(config, (*path, part), inner) for part, inner in value.items()}
+    if path == ("quantize_config", "quant_type"):
+        return _quant_type(config, path, value)
+    if isinstance(value, str) and key in _ANY_CASE.get(name, ()):
+        return value.lower()
+    return value
+
+
+def _component(config: AccelerationConfig, path: Path, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    # null keeps what is for all components
+    known = {key: inner for key, inner in value.items() if inner is not None}
+    if "quant_type" in known:
+        known["quant_type"] = _quant_type(config, (*path, "quant_type"), known["quant_type"])
+    return known
+
+
+def _quant_type(config: AccelerationConfig, path: Path, value: Any) -> Any:
+    """A type in its canonical spelling."""
+    if not isinstance(value, str):
         return value
     value = value.lower()
-    if key != "quant_type" or value not in QUANT_TYPES:
+    if value not in QUANT_TYPES:
         return value
     config.report(
         Severity.HINT,
         "quant-type-alias",
-        (name, key),
+        path,
         f"{value} means {QUANT_TYPES[value]}",
-        f"{key}: {QUANT_TYPES[value]}",
+        f"{path[-1]}: {QUANT_TYPES[value]}",
     )
     return QUANT_TYPES[value]
 
@@ -192,20 +217,35 @@ def _report_invalid(
         if unknown:
             report_unknown(config, (*parent, key), unknown, bins)
             return
+    if key == "components_to_quantize" and isinstance(value, dict):
+        before = len(config.diagnostics)
+        _report_component_keys(config, (*parent, key), value)
+        if len(config.diagnostics) > before:
+            return
     code, message, hint = "invalid-value", "", ""
     path, wrong = _deepest(value, faults)
     if key == "cache_type":
         code = "unsupported-value"
         message = f"{shown(value)} is not supported by ditplan; allowed: DBCache"
         hint = "DBPrune has no replacement here; remove cache_type to use DBCache"
-    elif key == "quant_type" and isinstance(value, str) and value.startswith("svdq"):
+    elif isinstance(wrong, str) and wrong.startswith("svdq"):
         code = "unsupported-value"
-        message = f"{shown(value)}: SVDQuant is not supported by ditplan"
+        message = f"{shown(wrong)}: SVDQuant is not supported by ditplan"
     else:
         where = dotted((key, *path))
         message = f"{shown(wrong)} is not allowed for {where}; allowed: {allowed(info, wrong)}"
         hint = remedy(key, info, value)
     config.report(Severity.ERROR, code, (*parent, key, *path), message, hint)
+
+
+def _report_component_keys(config: AccelerationConfig, path: Path, value: dict[str, Any]) -> None:
+    components = get_args(Component)
+    report_unknown(config, path, [name for name in value if name not in components], components)
+    fields = tuple(ComponentQuantizeConfig.model_fields)
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            unknown = [key for key in inner if key not in fields]
+            report_unknown(config, (*path, name), unknown, fields)
 
 
 def _deepest(value: Any, faults: list[ErrorDetails]) -> tuple[Path, Any]:

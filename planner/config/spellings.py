@@ -38,8 +38,6 @@ UNSUPPORTED: Mapping[str, Mapping[str, str]] = {
     "quantize_config": dict.fromkeys(
         (
             "backend",
-            "components_to_quantize",
-            "precision_plan",
             "regional_quantize",
             "repeated_blocks",
             "filter_fn",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ditplan.v1 import plan_pb2
 
-from planner.codec import model_to_proto
+from planner.codec import model_to_proto, placement_to_proto
 from planner.compile.plan import Placement, Program
 from planner.models.facts import Architecture, ModelFacts
 
@@ -36,9 +36,8 @@ class Requirement:
         message = plan_pb2.Program(
             model=model_to_proto(self.architecture),
             topology=plan_pb2.Topology(world_size=self.world_size),
-            placement=plan_pb2.Placement(
-                quant_type=self.placement.quant_type,
-                exclude_layers=sorted(self.placement.exclude_layers),
+            placement=placement_to_proto(
+                replace(self.placement, exclude_layers=tuple(sorted(self.placement.exclude_layers)))
             ),
         )
         digest = hashlib.sha256(message.SerializeToString(deterministic=True))
@@ -75,6 +74,9 @@ def differences(needed: Requirement, offered: Requirement) -> list[str]:
             f"layers excluded from quantization are {', '.join(theirs) or 'none'}, "
             f"the plan needs {', '.join(mine) or 'none'}"
         )
+    for name in ("components", "precision"):
+        if getattr(needed.placement, name) != getattr(offered.placement, name):
+            found.append(f"other layers are quantized there ({name} of the placement)")
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ditplan.v1 import executor_pb2
 
-from planner.compile.plan import Placement
+from planner.codec import placement_from_proto
 from planner.dispatch.matching import Offer, Requirement
 from planner.dispatch.roster import Roster
 from planner.errors import ErrorReason, Violation, invalid
@@ -74,9 +74,7 @@ class ModelLookup:
             raise invalid(
                 [Violation("executor.component_configs", str(error))], ErrorReason.UNKNOWN_MODEL
             ) from None
-        placement = Placement(
-            executor.placement.quant_type, tuple(executor.placement.exclude_layers)
-        )
+        placement = placement_from_proto(executor.placement)
         model = self._canonical(executor.model)
         offered = Requirement(model, facts.architecture, executor.world_size, placement)
         return Offer(executor.name, facts, offered)

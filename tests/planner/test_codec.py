@@ -30,12 +30,14 @@ from planner.compile.plan import (
     CacheType,
     Calibrator,
     Column,
+    ComponentQuantization,
     Dmd,
     Estimate,
     FoCa,
     Op,
     OpKind,
     Placement,
+    PrecisionRule,
     Program,
     Reason,
     TaylorSeer,
@@ -80,6 +82,16 @@ ops = st.builds(
 ) | st.builds(Op, st.just(OpKind.ADAPTIVE), reasons, rules, st.booleans())
 
 
+some_names = st.lists(names, max_size=2).map(tuple)
+placements = st.builds(
+    Placement,
+    names,
+    some_names,
+    st.lists(st.builds(ComponentQuantization, names, names, some_names), max_size=2).map(tuple),
+    st.lists(st.builds(PrecisionRule, names, names), max_size=2).map(tuple),
+)
+
+
 @st.composite
 def programs(draw: st.DrawFn) -> Program:
     known = draw(st.lists(columns, max_size=3))
@@ -98,7 +110,7 @@ def programs(draw: st.DrawFn) -> Program:
                 st.lists(names, max_size=2).map(tuple),
             )
         ),
-        placement=draw(st.builds(Placement, names, st.lists(names, max_size=2).map(tuple))),
+        placement=draw(placements),
         attention_backend=draw(st.just("") | names),
     )
 

@@ -611,23 +611,91 @@ class Placement(_message.Message):
 
     QUANT_TYPE_FIELD_NUMBER: _builtins.int
     EXCLUDE_LAYERS_FIELD_NUMBER: _builtins.int
+    COMPONENTS_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     quant_type: _builtins.str
     """Quantization of the transformer weights; empty: none."""
     @_builtins.property
     def exclude_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def components(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComponentQuantization]:
+        """The components that are quantized, sorted by name; then the fields above
+        are empty. None: every transformer, as the fields above say.
+        """
+
+    @_builtins.property
+    def precision(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrecisionRule]:
+        """Layers with a type of their own, sorted by part."""
+
     def __init__(
         self,
         *,
         quant_type: _builtins.str = ...,
         exclude_layers: _abc.Iterable[_builtins.str] | None = ...,
+        components: _abc.Iterable[Global___ComponentQuantization] | None = ...,
+        precision: _abc.Iterable[Global___PrecisionRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_layers", b"exclude_layers", "quant_type", b"quant_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "exclude_layers", b"exclude_layers", "precision", b"precision", "quant_type", b"quant_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class ComponentQuantization(_message.Message):
+    """How one component of a pipeline is quantized."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    QUANT_TYPE_FIELD_NUMBER: _builtins.int
+    EXCLUDE_LAYERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    quant_type: _builtins.str
+    @_builtins.property
+    def exclude_layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        quant_type: _builtins.str = ...,
+        exclude_layers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_layers", b"exclude_layers", "name", b"name", "quant_type", b"quant_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComponentQuantization: _TypeAlias = ComponentQuantization  # noqa: Y015
+
+@_typing.final
+class PrecisionRule(_message.Message):
+    """Layers whose name contains the part have this type; the longest part
+    decides.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    QUANT_TYPE_FIELD_NUMBER: _builtins.int
+    part: _builtins.str
+    quant_type: _builtins.str
+    def __init__(
+        self,
+        *,
+        part: _builtins.str = ...,
+        quant_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "quant_type", b"quant_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrecisionRule: _TypeAlias = PrecisionRule  # noqa: Y015
 
 @_typing.final
 class Estimate(_message.Message):
