@@ -149,7 +149,7 @@ def preview_start() -> None:
     print(f"ditplan preview, ms: {spread(run)}")
     code = (
         "import sys; from planner.cli import main\n"
-        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "try: main()\nexcept SystemExit: pass\n"
         "print('torch' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(
