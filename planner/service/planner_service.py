@@ -16,6 +16,7 @@ from planner.compile.request import Request
 from planner.diagnostics import Diagnostic, Severity
 from planner.errors import CallRefused, ErrorReason, Violation, internal, invalid, status_of
 from planner.models.catalog import NAMED
+from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
 from planner.service.admission import compiled_plan
 from planner.service.checks import check_model_name
@@ -27,6 +28,9 @@ log = structlog.get_logger(__name__)
 _MAX_REQUESTS = 256
 # Clients accept 4 MiB by default.
 _MAX_ANSWER_BYTES = 3 << 20
+# Results kept for whoever asks again: 16 MiB at most.
+_MAX_KNOWN = 256
+_MAX_KNOWN_BYTES = 64 << 10
 _GIVEN: Final = (
     "num_inference_steps",
     "world_size",
@@ -41,6 +45,8 @@ class PlannerService(PlannerServiceServicer):
     def __init__(self, models: ModelLookup, limits: Limits) -> None:
         self._models = models
         self._limits = limits
+        # Compiling is a function of these three: a result never grows stale.
+        self._known: dict[tuple[ModelFacts, str, Request], planner_pb2.CompilePlanResponse] = {}
 
     async def CompilePlan(
         self, request: planner_pb2.CompilePlanRequest, context: Any
@@ -85,9 +91,18 @@ class PlannerService(PlannerServiceServicer):
         model = self._models.find(request.model, "model")
         given = {name: getattr(request, name) for name in _GIVEN if request.HasField(name)}
         asked = Request(**given, negative_prompt=request.negative_prompt)
-        compilation = compile_config(request.config, model.facts, asked)
-        _, plan, diagnostics = compiled_plan(compilation)
-        return planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
+        key = (model.facts, request.config, asked)
+        response = self._known.pop(key, None)
+        if response is None:
+            compilation = compile_config(request.config, model.facts, asked)
+            _, plan, diagnostics = compiled_plan(compilation)
+            response = planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
+        if len(request.config) + response.ByteSize() <= _MAX_KNOWN_BYTES:
+            # Again the newest of a dict, whose first is the oldest.
+            self._known[key] = response
+            if len(self._known) > _MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+        return response
 
     def _result(self, request: planner_pb2.CompilePlanRequest) -> planner_pb2.CompilePlanResult:
         try:

@@ -22,6 +22,10 @@ def asked(**values: Any) -> planner_pb2.CompilePlanRequest:
     return planner_pb2.CompilePlanRequest(**({"model": MODEL} | values))
 
 
+def numbered(number: int) -> planner_pb2.CompilePlanRequest:
+    return asked(config=f"# {number}\n")
+
+
 def batch(*requests: planner_pb2.CompilePlanRequest) -> planner_pb2.CompilePlansRequest:
     return planner_pb2.CompilePlansRequest(requests=requests)
 
@@ -120,7 +124,7 @@ async def test_other_calls_are_answered_during_a_batch(
 ) -> None:
     async with Planner(settings) as planner, Client(planner.address) as client:
         await client.planner.ListModels(planner_pb2.ListModelsRequest())
-        call = asyncio.ensure_future(client.planner.CompilePlans(batch(*[asked()] * 100)))
+        call = asyncio.ensure_future(client.planner.CompilePlans(batch(*map(numbered, range(100)))))
         await asyncio.sleep(0.1)
         await client.planner.ListModels(planner_pb2.ListModelsRequest())
         assert not call.done()
@@ -132,7 +136,7 @@ async def test_nothing_is_compiled_for_a_call_that_was_cancelled(
     settings: Settings, slow: Callable[[], int]
 ) -> None:
     async with Planner(settings) as planner, Client(planner.address) as client:
-        call = client.planner.CompilePlans(batch(*[asked()] * 100))
+        call = client.planner.CompilePlans(batch(*map(numbered, range(100))))
         while not slow():
             await asyncio.sleep(0.01)
         call.cancel()
@@ -140,3 +144,19 @@ async def test_nothing_is_compiled_for_a_call_that_was_cancelled(
         before = slow()
         await asyncio.sleep(0.1)
         assert slow() == before < 90
+
+
+async def test_what_was_compiled_before_is_not_compiled_again(
+    settings: Settings, slow: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner_service, "_MAX_KNOWN", 2)
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        one, other = asked(num_inference_steps=4), asked(num_inference_steps=5)
+        first = await client.planner.CompilePlan(one)
+        assert await client.planner.CompilePlan(one) == first
+        assert slow() == 1
+        assert await client.planner.CompilePlan(other) != first
+        await client.planner.CompilePlans(batch(one, numbered(1), one))
+        assert slow() == 3
+        await client.planner.CompilePlan(other)
+        assert slow() == 4, "the one that was longest not asked for made room"
