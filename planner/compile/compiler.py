@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from planner.compile.attention import resolve_attention_backend
 from planner.compile.caching import cache_columns
 from planner.compile.estimate import estimate_cost
 from planner.compile.plan import (
@@ -15,7 +16,6 @@ from planner.compile.plan import (
     OpKind,
     Program,
     Reason,
-    Topology,
 )
 from planner.compile.program_check import program_faults
 from planner.compile.quantization import resolve_placement
@@ -69,6 +69,7 @@ def compile_config(
     topology = resolve_topology(source, model, request.world_size)
     check_sequence(source, model, topology, request)
     placement = resolve_placement(source, model)
+    attention_backend = resolve_attention_backend(source, model, topology)
     columns, steps = _columns(source, model, request)
     if has_errors(source.diagnostics):
         return _failed(source, request)
@@ -78,7 +79,7 @@ def compile_config(
         steps=steps,
         topology=topology,
         placement=placement,
-        attention_backend=_attention_backend(source, topology),
+        attention_backend=attention_backend,
     )
     finished = _finished(source, program, model, request)
     sources = (*request_sources(asked, request, source), *config_sources(source))
@@ -142,22 +143,6 @@ def _uncached_columns(
         for group in model.groups
         if group.target == target.name
     ]
-
-
-def _attention_backend(source: AccelerationConfig, topology: Topology) -> str:
-    inner = source.parallelism.attention_backend if source.parallelism else None
-    if inner and source.attention_backend and inner != source.attention_backend:
-        source.report(
-            Severity.WARNING,
-            "two-attention-backends",
-            ("attention_backend",),
-            f"parallelism_config.attention_backend {inner} wins over {source.attention_backend}",
-            f"attention_backend: {inner}",
-        )
-    if inner or source.attention_backend:
-        return inner or source.attention_backend
-    # Split sequences need a backend that is known to take part in the exchange.
-    return "native" if topology.ulysses_size * topology.ring_size > 1 else ""
 
 
 def _finished(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from planner.compile.attention import resolve_attention_backend
 from planner.compile.plan import (
     Branch,
     Calibrator,
@@ -22,6 +23,7 @@ from planner.compile.plan import (
 )
 from planner.compile.topology import resolve_topology
 from planner.config.acceleration import AccelerationConfig
+from planner.config.attention import AttentionBackend
 from planner.config.document import Document, Path
 from planner.config.schema import CacheConfig, ParallelismConfig, QuantizeConfig, Section
 from planner.models.facts import ModelFacts
@@ -36,6 +38,7 @@ def program_faults(
         return
     yield from _topology_faults(program.topology, model, world_size)
     yield from _placement_faults(program.placement)
+    yield from _attention_faults(program, model)
     expected = sorted((group.target, group.block_lists) for group in model.groups)
     for branch in dict.fromkeys([Branch.COND, *(column.branch for column in program.columns)]):
         columns = sorted((c.target, c.block_lists) for c in program.columns if c.branch is branch)
@@ -68,6 +71,19 @@ def _topology_faults(
         faults = [((), found.message) for found in config.diagnostics]
     for path, message in faults:
         yield ("topology", *path), message
+
+
+def _attention_faults(program: Program, model: ModelFacts) -> Iterator[tuple[Path, str]]:
+    backend = program.attention_backend
+    if not backend:
+        return
+    if backend not in get_args(AttentionBackend):
+        yield ("attention_backend",), f"{backend[:60]!r} is not allowed"
+        return
+    config = AccelerationConfig(Document(None), attention_backend=backend)
+    resolve_attention_backend(config, model, program.topology)
+    for found in config.diagnostics:
+        yield ("attention_backend",), found.message
 
 
 def _placement_faults(placement: Placement) -> Iterator[tuple[Path, str]]:

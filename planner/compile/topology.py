@@ -12,6 +12,12 @@ from planner.diagnostics import Severity
 from planner.models.facts import ModelFacts
 
 _SECTION = "parallelism_config"
+_ASYNC_FAMILIES = {
+    "flux": "FLUX.1",
+    "flux2": "FLUX.2",
+    "qwen_image": "Qwen-Image",
+    "z_image": "Z-Image",
+}
 
 
 def resolve_topology(
@@ -33,7 +39,7 @@ def resolve_topology(
     if sizes is None:
         return Topology()
     ring, ulysses, tp = sizes
-    _check_flags(config, parallelism, ulysses=ulysses, ring=ring)
+    _check_flags(config, parallelism, model, ulysses=ulysses, ring=ring)
     _check_heads(config, parallelism, model, ulysses=ulysses, tp=tp)
     return Topology(
         world_size=ring * ulysses * tp,
@@ -115,7 +121,12 @@ def _resolve_sizes(
 
 
 def _check_flags(
-    config: AccelerationConfig, parallelism: ParallelismConfig, *, ulysses: int, ring: int
+    config: AccelerationConfig,
+    parallelism: ParallelismConfig,
+    model: ModelFacts,
+    *,
+    ulysses: int,
+    ring: int,
 ) -> None:
     for flag in ("ulysses_anything", "ulysses_float8", "ulysses_async"):
         if getattr(parallelism, flag) and ulysses == 1:
@@ -126,6 +137,15 @@ def _check_flags(
                 f"{flag} needs a ulysses_size of at least 2",
                 f"{flag}: false",
             )
+    family = model.architecture.family
+    if parallelism.ulysses_async and family not in _ASYNC_FAMILIES:
+        config.report(
+            Severity.ERROR,
+            "async-family",
+            (_SECTION, "ulysses_async"),
+            f"ulysses_async exists for {', '.join(_ASYNC_FAMILIES.values())}, not for {family}",
+            "ulysses_async: false",
+        )
     if parallelism.ulysses_anything and ring > 1:
         config.report(
             Severity.ERROR,

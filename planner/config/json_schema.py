@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from planner.config.schema import TopLevel
 from planner.config.section import SECTIONS
 from planner.config.spellings import MISSPELT, QUANT_TYPES, SYNONYMS
 
@@ -28,16 +29,14 @@ def json_schema() -> dict[str, Any]:
         sections[name] = schema
     for schema in (sections["quantize_config"], definitions["ComponentQuantizeConfig"]):
         _accept_aliases(schema["properties"])
+    beside = TopLevel.model_json_schema()["properties"]
     flat = {"title": "Flat form", "allOf": [sections["cache_config"]]}
     sectioned = {
         "title": "Sections",
         "type": "object",
         "properties": {
             **sections,
-            "attention_backend": {
-                "type": ["string", "null"],
-                "description": "Name of the attention backend; the model's own if it is left out.",
-            },
+            **{key: _or_null(schema) for key, schema in beside.items()},
         },
         "additionalProperties": False,
         "minProperties": 1,

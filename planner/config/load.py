@@ -6,16 +6,17 @@ from typing import Any
 
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document, DocumentError, parse
-from planner.config.schema import CacheConfig
+from planner.config.schema import CacheConfig, TopLevel
 from planner.config.section import (
     SECTIONS,
     TOP_LEVEL,
     first_few,
     load_section,
     report_unknown,
+    validated,
 )
 from planner.config.spellings import MISSPELT, UNSUPPORTED
-from planner.config.wording import closest, kind_of, shown
+from planner.config.wording import closest, kind_of
 from planner.diagnostics import Severity
 
 
@@ -63,13 +64,7 @@ def _load_sections(config: AccelerationConfig, root: dict[str, Any]) -> None:
     for name in SECTIONS:
         if name in root:
             load_section(config, name, root[name])
-    backend = root.get("attention_backend")
-    if isinstance(backend, str):
-        config.attention_backend = backend
-    elif backend is not None:
-        config.report(
-            Severity.ERROR,
-            "invalid-value",
-            ("attention_backend",),
-            f"{shown(backend)} is not allowed for attention_backend; allowed: a text",
-        )
+    beside = {key: root[key] for key in TopLevel.model_fields if key in root}
+    top = validated(config, (), TopLevel, beside)
+    if isinstance(top, TopLevel):
+        config.attention_backend = top.attention_backend or ""

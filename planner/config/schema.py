@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from planner.config.attention import AttentionBackend
+
 MAX_INT = 2**31 - 1
 
 Count = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
@@ -154,7 +156,9 @@ class ParallelismConfig(Section):
     ulysses_size: Annotated[Size, Field(description="Ranks that share the heads.")] = None
     ring_size: Annotated[Size, Field(description="Ranks that share the sequence in a ring.")] = None
     tp_size: Annotated[Size, Field(description="Ranks that share the weights.")] = None
-    attention_backend: Annotated[str | None, Field(description="As at top level.")] = None
+    attention_backend: Annotated[AttentionBackend | None, Field(description="As at top level.")] = (
+        None
+    )
     ulysses_anything: Annotated[bool, Field(description="Sequences and heads need not divide.")] = (
         False
     )
@@ -239,3 +243,12 @@ class QuantizeConfig(Section):
         ),
     ] = None
     verbose: Annotated[bool, Field(description="List what was quantized and what was not.")] = False
+
+
+class TopLevel(Section):
+    """What stands beside the sections."""
+
+    attention_backend: Annotated[
+        AttentionBackend | None,
+        Field(description="Name of the attention backend; the model's own if it is left out."),
+    ] = None

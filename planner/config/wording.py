@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from planner.config.schema import MAX_INT
 
 _LONGEST_SHOWN = 60
+_FEW_CHOICES = 12
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -107,7 +108,8 @@ def _describe(annotation: Any, metadata: list[Any], value: Any) -> str:
         constraints = [m for part in rest for m in getattr(part, "metadata", None) or [part]]
         return _describe(inner, constraints, value)
     if origin is Literal:
-        return " or ".join(str(choice) for choice in get_args(annotation))
+        choices = [str(choice) for choice in get_args(annotation)]
+        return (" or " if len(choices) <= _FEW_CHOICES else ", ").join(choices)
     if origin is list:
         return f"a list of: {_describe(get_args(annotation)[0], [], value)}"
     if origin in (Union, UnionType):
