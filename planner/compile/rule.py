@@ -179,7 +179,7 @@ class _Counters:
 
     @property
     def cached_min(self) -> int:
-        return min(low for low, _ in self._cached.values())
+        return min(self._cached.values())[0]
 
     @property
     def cached_max(self) -> int:
@@ -209,15 +209,18 @@ class _Counters:
                 self._cached = self._after_test(op.adaptive)
 
     def _after_test(self, test: AdaptiveRule) -> dict[int, tuple[int, int]]:
-        most = test.max_cached_steps
+        most, longest = test.max_cached_steps, test.max_continuous_cached_steps
         after = {0: (self.cached_min, self.cached_max)}
         for streak, (low, high) in self._cached.items():
-            if self._limit(test, streak, low) is None:
-                limited = high + 1 if most is None else min(high + 1, most)
-                # Without a limit on streaks their length does not matter: one state stands for all.
-                following = 1 if test.max_continuous_cached_steps is None else streak + 1
-                known = after.get(following, (low + 1, limited))
-                after[following] = (min(known[0], low + 1), max(known[1], limited))
+            if (most is not None and low >= most) or (longest is not None and streak >= longest):
+                continue
+            low, high = low + 1, high + 1 if most is None or high < most else most
+            # Without a limit on streaks their length does not matter: one state stands for all.
+            following = 1 if longest is None else streak + 1
+            if following in after:
+                known_low, known_high = after[following]
+                low, high = min(known_low, low), max(known_high, high)
+            after[following] = low, high
         return after
 
     @staticmethod
