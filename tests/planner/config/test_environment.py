@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.config.acceleration import AccelerationConfig
 from planner.config.environment import apply_environment, effective_text, variables_of
 from planner.config.load import load
 from planner.config.schema import CacheConfig, MaskBins, TargetCacheConfig
-from planner.diagnostics import Diagnostic, Severity
+from planner.diagnostics import Diagnostic, Severity, has_errors
 
 ON = {"ENABLED": "true"}
 
@@ -257,3 +259,22 @@ class TestEffectiveText:
         text = "cache_config: {enable_sperate_cfg: true, Fn_compute_blocks: 1}"
         _, found = effective_text(text, named(ON | {"FN": "2"}))
         assert [d.code for d in found] == ["variable-overridden"]
+
+
+NAMES = ["ENABLED", "FN", "RDT", "MC", "SCM_PRESET", "SCM_COMPUTE_BINS", "SCM_CACHE_BINS"]
+NAMES += ["TAYLORSEER", "SECONDARY_FN", "SECONDARY_TAYLORSEER", "DMD_SVD_PRECISION", "ANYTHING"]
+VALUES = st.sampled_from(["true", "false", "1", "0", "-1", "0.5", "fast", "8,2", ""]) | st.text()
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES), VALUES),
+    st.sampled_from(["", "{}", "cache_config: {Fn_compute_blocks: 2}", "[", "cache_config: 3"]),
+)
+def test_any_values_are_read_or_refused(variables: dict[str, str], text: str) -> None:
+    for switch in ({}, ON):
+        config = loaded(variables | switch, text)
+        effective, _ = effective_text(text, named(variables | switch))
+        if not has_errors(config.diagnostics):
+            assert load(effective).cache == config.cache
+        else:
+            assert effective == text
