@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count, repeat
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def _milliseconds(work: Callable[[], Any], count: int = 50) -> list[float]:
+def _milliseconds(work: Callable[[], Any], runs: int = 50) -> list[float]:
     times = []
-    for _ in range(count):
+    for _ in range(runs):
         start = time.perf_counter()
         work()
         times.append((time.perf_counter() - start) * 1000)
@@ -100,13 +101,13 @@ def _started(answer: bytes | None) -> tuple[Any, str]:
     return process, here.recv()
 
 
-async def _calls_per_second(address: str, payload: bytes) -> float:
+async def _calls_per_second(address: str, payloads: Iterator[bytes]) -> float:
     async def client() -> int:
         done = 0
         async with grpc.aio.insecure_channel(address) as channel:
             call = channel.unary_unary("/ditplan.v1.PlannerService/CompilePlan")
             while time.perf_counter() < end:
-                await call(payload)
+                await call(next(payloads))
                 done += 1
         return done
 
@@ -123,24 +124,37 @@ async def _answer(address: str, payload: bytes) -> bytes:
 
 
 def call_rates() -> None:
-    payload = planner_pb2.CompilePlanRequest(
+    request = planner_pb2.CompilePlanRequest(
         model=_MODEL, config=_CONFIG.read_text(), num_inference_steps=_STEPS
-    ).SerializeToString()
+    )
+    payload = request.SerializeToString()
     planner, address = _started(None)
     answer = asyncio.run(_answer(address, payload))
     echo, echo_address = _started(answer)
-    rates: dict[str, list[float]] = {address: [], echo_address: []}
+
+    def others() -> Iterator[bytes]:
+        """Requests that no earlier one was equal to, so that each has to be compiled."""
+        for number in count():
+            request.guidance_scale = 1 + number / 1e6
+            yield request.SerializeToString()
+
+    kinds = {
+        "bare echo": (echo_address, repeat(payload)),
+        "CompilePlan, the same request": (address, repeat(payload)),
+        "CompilePlan, always another": (address, others()),
+    }
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(_ROUNDS):
-        for at, found in rates.items():
-            found.append(asyncio.run(_calls_per_second(at, payload)))
+        for kind, (at, payloads) in kinds.items():
+            rates[kind].append(asyncio.run(_calls_per_second(at, payloads)))
     for process in (planner, echo):
         process.terminate()
         process.join()
-    ratio = statistics.median(rates[address]) / statistics.median(rates[echo_address])
     print(f"calls/s, {len(payload)} bytes up, {len(answer)} down, {_CLIENTS} clients:")
-    print(f"  CompilePlan {spread(rates[address])}")
-    print(f"  bare echo   {spread(rates[echo_address])}")
-    print(f"  CompilePlan makes {ratio:.0%} of the echo's")
+    bare = statistics.median(rates["bare echo"])
+    for kind, found in rates.items():
+        share = statistics.median(found) / bare
+        print(f"  {kind:30} {spread(found)}, {share:.0%} of the echo's")
 
 
 def preview_start() -> None:
