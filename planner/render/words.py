@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from planner.compile.compiler import Compilation
 from planner.compile.plan import (
     AdaptiveRule,
     CacheType,
+    ComponentQuantization,
     Dmd,
     Estimate,
     FoCa,
     OpKind,
+    Placement,
     Program,
     TaylorSeer,
     Topology,
@@ -56,15 +58,7 @@ def facts(compilation: Compilation) -> list[tuple[str, str]]:
         found.append(("refresh", f"the cache starts anew before step {spans(refreshed)}"))
     if program.topology.world_size > 1:
         found.append((TOPOLOGY, _topology(program.topology)))
-    if program.placement.quant_type:
-        excluded = ", ".join(program.placement.exclude_layers)
-        found.append(
-            (
-                "quantized",
-                f"quant_type {program.placement.quant_type}"
-                + (f", exclude_layers {excluded}" if excluded else ""),
-            )
-        )
+    found += [("quantized", sentence) for sentence in _quantization(program.placement)]
     if program.attention_backend:
         found.append(("attention", f"attention_backend {program.attention_backend}"))
     if estimate.cost is not None:
@@ -185,3 +179,21 @@ def _topology(topology: Topology) -> str:
     shared = [f"extra_parallel_modules {', '.join(extra)}"] if extra else []
     mesh = [" x ".join(axes)] if axes else []
     return f"{topology.world_size} ranks: " + ", ".join([*mesh, *flags, *shared])
+
+
+def _quantization(placement: Placement) -> Iterator[str]:
+    """One sentence for each component that is quantized, and for each rule on top."""
+    components = placement.components or (
+        (ComponentQuantization("", placement.quant_type, placement.exclude_layers),)
+        if placement.quant_type
+        else ()
+    )
+    for component in components:
+        excluded = ", ".join(component.exclude_layers)
+        yield (
+            (f"{component.name}: " if component.name else "")
+            + f"quant_type {component.quant_type}"
+            + (f", exclude_layers {excluded}" if excluded else "")
+        )
+    for rule in placement.precision:
+        yield f"precision_plan: layers with {rule.part!r} are {rule.quant_type}"

@@ -407,3 +407,18 @@ def test_variables_alone_are_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
     done = preview("--model", FLUX)
     assert done.exit_code == 0
     assert "0-5   warm-up" in done.stdout
+
+
+def test_quantized_components_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "quantize.yaml"
+    path.write_text(
+        "quantize_config:\n"
+        "  components_to_quantize:\n"
+        "    transformer: {quant_type: int8_weight_only}\n"
+        "    text_encoder_2: {quant_type: float8_weight_only, exclude_layers: [shared]}\n"
+        "  precision_plan: {attn: int8_weight_only}\n"
+    )
+    shown = " ".join(preview(path, "--model", FLUX).stdout.split())
+    assert "text_encoder_2: quant_type float8_weight_only, exclude_layers shared" in shown
+    assert "transformer: quant_type int8_weight_only" in shown
+    assert "precision_plan: layers with 'attn' are int8_weight_only" in shown
