@@ -23,6 +23,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--negative-prompt", is_flag=True, help="The run has one; some models need it for guidance."
     )
+    @click.option("--device", help="Check for this: cpu, or a compute capability as sm90.")
     @wraps(command)
     def with_request(
         *arguments: Any,
@@ -33,9 +34,10 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         guidance: float | None,
         frames: int | None,
         negative_prompt: bool,
+        device: str | None,
         **options: Any,
     ) -> Any:
-        request = Request(steps, gpus, height, width, guidance, frames, negative_prompt)
+        request = Request(steps, gpus, height, width, guidance, frames, negative_prompt, device)
         return command(*arguments, request=request, **options)
 
     return with_request

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from planner.compile.attention import resolve_attention_backend
 from planner.compile.caching import cache_columns
+from planner.compile.device import check_device
 from planner.compile.estimate import estimate_cost
 from planner.compile.plan import (
     Branch,
@@ -70,6 +71,8 @@ def compile_config(
     check_sequence(source, model, topology, request)
     placement = resolve_placement(source, model)
     attention_backend = resolve_attention_backend(source, model, topology)
+    if request.device is not None:
+        check_device(source, placement, attention_backend, request.device)
     columns, steps = _columns(source, model, request)
     if has_errors(source.diagnostics):
         return _failed(source, request)

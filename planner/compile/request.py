@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from planner.compile.device import ALLOWED as DEVICES
+from planner.compile.device import is_device
 from planner.config.acceleration import AccelerationConfig
 from planner.diagnostics import Severity
 from planner.models.facts import ModelFacts
@@ -28,6 +30,8 @@ class Request:
     guidance_scale: float | None = None
     num_frames: int | None = None
     negative_prompt: bool = False
+    # Where it will run, if that is known: "cpu", or a compute capability as "sm90".
+    device: str | None = None
 
     @property
     def steps(self) -> int:
@@ -66,6 +70,8 @@ def check_request(source: AccelerationConfig, model: ModelFacts, request: Reques
             nearest = min(max(round(side / multiple), 1), MAX_SIDE // multiple) * multiple
             error(name, f"multiples of {multiple} up to {MAX_SIDE}", f"nearest: {nearest}")
     _check_frames(source, model, request)
+    if request.device is not None and not is_device(request.device):
+        error("device", DEVICES)
     guidance = request.guidance_scale
     if guidance is not None:
         if not math.isfinite(guidance) or not 0 <= guidance <= MAX_GUIDANCE_SCALE:

@@ -38,6 +38,7 @@ _GIVEN: Final = (
     "width",
     "guidance_scale",
     "num_frames",
+    "device",
 )
 
 
