@@ -7,12 +7,11 @@ from pathlib import Path
 
 import click
 
-from planner.cli.inputs import STDIN, compile_inputs
+from planner.cli.inputs import compile_inputs, config_name
 from planner.cli.options import model_option, request_options
 from planner.cli.plan_file import write_plan
-from planner.cli.terminal import look
+from planner.cli.terminal import report
 from planner.compile.request import Request
-from planner.render.diagnostics import render_diagnostics
 
 
 @click.command("compile")
@@ -32,11 +31,7 @@ def compile_plan(config: str, model: str, request: Request, out: Path) -> None:
     The exit status is 2 when CONFIG has an error; nothing is then written.
     """
     compilation, source = compile_inputs(config, model, request)
-    name = "<stdin>" if config == STDIN else config
-    report = render_diagnostics(
-        compilation.diagnostics, source=source, source_name=name, **look(sys.stderr)
-    )
-    click.echo(report, err=True, nl=False)
+    report(compilation.diagnostics, source=source, source_name=config_name(config))
     if compilation.program is None or compilation.estimate is None:
         sys.exit(2)
     from planner.codec import plan_to_proto

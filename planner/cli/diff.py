@@ -12,7 +12,7 @@ import click
 from planner.cli.inputs import InputError, find_model, is_plan_file, read_config
 from planner.cli.options import model_option, request_options
 from planner.cli.plan_file import check_plan
-from planner.cli.terminal import look
+from planner.cli.terminal import look, report
 from planner.codec import plan_to_proto
 from planner.compile.compiler import compile_config
 from planner.compile.difference import key_changes, setting_changes, step_changes
@@ -20,7 +20,6 @@ from planner.compile.plan import Program
 from planner.compile.request import Request
 from planner.diagnostics import has_errors
 from planner.models.facts import ModelFacts
-from planner.render.diagnostics import render_diagnostics
 from planner.render.difference import Difference, Side, difference_document, render_difference
 
 SAME, DIFFERENT, REFUSED = 0, 1, 2
@@ -74,13 +73,8 @@ def _side(name: str, source: bytes, facts: ModelFacts, request: Request) -> Side
         else compile_config(source, facts, request, os.environ)
     )
     if has_errors(compilation.diagnostics):
-        text = render_diagnostics(
-            compilation.diagnostics,
-            source=source.decode(errors="replace"),
-            source_name=name,
-            **look(sys.stderr),
-        )
-        click.echo(text, err=True, nl=False)
+        text = source.decode(errors="replace")
+        report(compilation.diagnostics, source=text, source_name=name)
         sys.exit(REFUSED)
     assert compilation.program is not None
     assert compilation.estimate is not None

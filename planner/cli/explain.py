@@ -8,13 +8,12 @@ import sys
 
 import click
 
-from planner.cli.inputs import STDIN, InputError, find_model, is_plan_file, read_config
+from planner.cli.inputs import InputError, config_name, find_model, is_plan_file, read_config
 from planner.cli.options import model_option, request_options
-from planner.cli.terminal import look
+from planner.cli.terminal import look, report
 from planner.codec import plan_to_proto
 from planner.compile.explanation import StepRangeError, explain_step
 from planner.compile.request import Request
-from planner.render.diagnostics import render_diagnostics
 from planner.render.explanation import explanation_document, render_explanation
 
 
@@ -46,13 +45,8 @@ def explain(config: str, model: str, step: int, request: Request, form: str) -> 
     if form == "json":
         click.echo(json.dumps(explanation_document(explanation, plan_id, model=model), indent=2))
     else:
-        report = render_diagnostics(
-            compilation.diagnostics,
-            source=data.decode(errors="replace"),
-            source_name="<stdin>" if config == STDIN else click.format_filename(config),
-            **look(sys.stderr),
-        )
-        click.echo(report, err=True, nl=False)
+        source = data.decode(errors="replace")
+        report(compilation.diagnostics, source=source, source_name=config_name(config))
         if plan_id is not None:
             shape = look(sys.stdout)
             click.echo(render_explanation(explanation, plan_id, model=model, **shape), nl=False)

@@ -15,17 +15,16 @@ from ditplan.v1 import generation_pb2
 
 from planner.cli.client import Client, Refusal, connect
 from planner.cli.generation_spec import generation_spec
-from planner.cli.inputs import STDIN, InputError, find_model
+from planner.cli.inputs import InputError, config_name, find_model
 from planner.cli.local import LocalServiceError, local_service
 from planner.cli.outcome import REFUSED, fail, refused, succeeded
 from planner.cli.plan_view import show_plan
 from planner.cli.progress import RunProgress
-from planner.cli.terminal import look
+from planner.cli.terminal import report
 from planner.compile.compiler import compile_config
 from planner.compile.request import Request
 from planner.config.environment import PREFIX, effective_text
 from planner.diagnostics import has_errors
-from planner.render.diagnostics import render_diagnostics
 from planner.render.record import record_document
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -93,7 +92,7 @@ def generate(
         guidance_scale=guidance,
         save_latents=save_latents is not None,
     )
-    name = "<stdin>" if config == STDIN else config or ""
+    name = config_name(config)
     if planner is None:
         _check(spec, name)
     name = _settle(spec, name)
@@ -120,14 +119,14 @@ def generate(
 
 
 def _run(
-    client: Client, spec: generation_pb2.GenerationSpec, config_name: str
+    client: Client, spec: generation_pb2.GenerationSpec, source_name: str
 ) -> generation_pb2.Generation:
     """The finished generation; ends the command if it did not succeed."""
 
     def shown() -> Iterator[generation_pb2.GenerationEvent]:
         for event in _events(client, spec):
             if event.HasField("planned"):
-                show_plan(event.planned, model=spec.model, source=spec.config, name=config_name)
+                show_plan(event.planned, model=spec.model, source=spec.config, name=source_name)
             yield event
 
     with RunProgress() as progress:
@@ -160,7 +159,7 @@ def _client(planner: str | None, model: str) -> Iterator[Client]:
         yield client
 
 
-def _check(spec: generation_pb2.GenerationSpec, config_name: str) -> None:
+def _check(spec: generation_pb2.GenerationSpec, source_name: str) -> None:
     """Says what is wrong with a request before anything is brought up for it."""
     if spec.HasField("program"):
         return
@@ -173,31 +172,25 @@ def _check(spec: generation_pb2.GenerationSpec, config_name: str) -> None:
     request = Request(world_size=1, **given)
     diagnostics = compile_config(spec.config, facts, request, os.environ).diagnostics
     if has_errors(diagnostics):
-        text = render_diagnostics(
-            diagnostics, source=spec.config, source_name=config_name, **look(sys.stderr)
-        )
-        click.echo(text, err=True, nl=False)
+        report(diagnostics, source=spec.config, source_name=source_name)
         sys.exit(REFUSED)
 
 
-def _settle(spec: generation_pb2.GenerationSpec, config_name: str) -> str:
+def _settle(spec: generation_pb2.GenerationSpec, source_name: str) -> str:
     """Makes the config say what variables of this process add to it; the value is its name then.
 
     No planner reads its own variables for the requests of others.
     """
     if spec.HasField("program"):
-        return config_name
+        return source_name
     text, found = effective_text(spec.config, os.environ)
-    report = render_diagnostics(
-        found, source=spec.config, source_name=config_name, **look(sys.stderr)
-    )
-    click.echo(report, err=True, nl=False)
+    report(found, source=spec.config, source_name=source_name)
     if has_errors(found):
         sys.exit(REFUSED)
     if text == spec.config:
-        return config_name
+        return source_name
     spec.config = text
-    return f"{config_name or 'no config'} with {PREFIX}*"
+    return f"{source_name or 'no config'} with {PREFIX}*"
 
 
 def _check_writable(file: Path) -> None:

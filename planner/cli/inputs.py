@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import click
+
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.request import Request
 from planner.config.document import MAX_CONFIG_BYTES
@@ -27,6 +29,11 @@ class InputError(Exception):
 
 def is_plan_file(path: str) -> bool:
     return path.endswith(PLAN_SUFFIX)
+
+
+def config_name(config: str | None) -> str:
+    """What to call a config argument in a diagnostic."""
+    return "<stdin>" if config == STDIN else click.format_filename(config or "")
 
 
 def read_config(path: str) -> bytes:

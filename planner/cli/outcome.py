@@ -9,9 +9,8 @@ import click
 from ditplan.v1 import generation_pb2
 
 from planner.cli.client import Refusal
-from planner.cli.terminal import look
+from planner.cli.terminal import report
 from planner.diagnostics import Severity
-from planner.render.diagnostics import render_diagnostics
 
 FAILED, REFUSED = 1, 2
 
@@ -30,10 +29,8 @@ def refused(refusal: Refusal, *, source: str = "", source_name: str = "") -> NoR
     shown = sum(d.severity is Severity.ERROR for d in refusal.diagnostics)
     lines = [f"  {field}: {text}" if field else f"  {text}" for field, text in refusal.faults]
     if shown:
-        text = render_diagnostics(
-            refusal.diagnostics, source=source, source_name=source_name, **look(sys.stderr)
-        )
-        click.echo("".join([text, *(f"{line}\n" for line in lines[shown:])]), err=True, nl=False)
+        report(refusal.diagnostics, source=source, source_name=source_name)
+        click.echo("".join(f"{line}\n" for line in lines[shown:]), err=True, nl=False)
         sys.exit(REFUSED)
     fail("\n".join([str(refusal), *lines]), status=REFUSED)
 

@@ -8,13 +8,19 @@ from typing import TextIO
 
 import click
 
-from planner.cli.inputs import STDIN, InputError, compile_inputs, find_model, is_plan_file
+from planner.cli.inputs import (
+    STDIN,
+    InputError,
+    compile_inputs,
+    config_name,
+    find_model,
+    is_plan_file,
+)
 from planner.cli.options import model_option, request_options
-from planner.cli.terminal import Look, look
+from planner.cli.terminal import Look, look, report
 from planner.compile.compiler import Compilation
 from planner.compile.request import Request
 from planner.diagnostics import Diagnostic, Severity, has_errors
-from planner.render.diagnostics import render_diagnostics
 
 _FORMATS = click.Choice(["text", "json", "svg", "html"])
 
@@ -41,17 +47,14 @@ def preview(
         compilation, source = _stored(config, model, request), ""
     else:
         compilation, source = compile_inputs(config, model, request)
-    name = "<stdin>" if config == STDIN else click.format_filename(config)
+    name = config_name(config)
     stdout = sys.stdout if out in (None, STDIN) else None
     if form == "text":
         document = _text(compilation, source, name, model, look(stdout), sources=sources)
     else:
         document = _render(compilation, source, name, model, form)
     if stdout is None or form == "svg":
-        report = render_diagnostics(
-            compilation.diagnostics, source=source, source_name=name, **look(sys.stderr)
-        )
-        click.echo(report, err=True, nl=False)
+        report(compilation.diagnostics, source=source, source_name=name)
     _write(document, stdout, out)
     if has_errors(compilation.diagnostics):
         sys.exit(2)

@@ -1,11 +1,18 @@
-"""How text is to look where it is going."""
+"""How text is to look where it is going, and what is said on the way there."""
 
 from __future__ import annotations
 
 import codecs
 import os
 import shutil
+import sys
+from collections.abc import Iterable
 from typing import TextIO, TypedDict
+
+import click
+
+from planner.diagnostics import Diagnostic
+from planner.render.diagnostics import render_diagnostics
 
 _PAGE_WIDTH = 80
 
@@ -28,3 +35,11 @@ def look(stream: TextIO | None) -> Look:
         color=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         ascii=not codecs.lookup(stream.encoding or "ascii").name.startswith("utf"),
     )
+
+
+def report(diagnostics: Iterable[Diagnostic], *, source: str, source_name: str) -> None:
+    """Diagnostics on standard error, with excerpts of the source they are about."""
+    text = render_diagnostics(
+        diagnostics, source=source, source_name=source_name, **look(sys.stderr)
+    )
+    click.echo(text, err=True, nl=False)
