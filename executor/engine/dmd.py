@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from executor.engine import program
+from executor.engine.forecasts import Clock
 
 MIN_SNAPSHOTS = 4
 # Singular values below this share of the largest are noise.
@@ -42,21 +43,19 @@ class Dmd:
         self._slope: Tensor | None = None
         self._fit: list[_Modes] | None = None
         self._is_fitted = False
-        self._clock = -1
-        self._anchor = -1
+        self._clock = Clock()
 
     def tick(self) -> None:
-        if self._snapshots:
-            self._clock += 1
+        self._clock.tick()
 
     def update(self, value: Tensor) -> None:
-        gap = self._clock - self._anchor
+        gap = self._clock.distance
         # Cache-DiT takes the slope to the value before the last one, over one gap.
-        known = len(self._snapshots) >= 2 and self._clock > 1
+        known = len(self._snapshots) >= 2 and self._clock.now > 1
         self._slope = (value - self._snapshots[-2][1]) / gap if known else None
-        self._snapshots.append((self._clock, value))
+        self._snapshots.append((self._clock.now, value))
         del self._snapshots[: -self._settings.history]
-        self._anchor = self._clock
+        self._clock.anchor()
         self._is_fitted = False
 
     def predict(self) -> Tensor:
@@ -66,14 +65,14 @@ class Dmd:
         if len(window) < MIN_SNAPSHOTS:
             if self._slope is None:
                 return newest
-            return newest + (self._clock - self._anchor) * self._slope
+            return newest + self._clock.distance * self._slope
         if not self._is_fitted:
             self._fit = self._fit_window([value for _, value in window])
             self._is_fitted = True
         if self._fit is None:
             return newest
         spacing = window[-1][0] - window[-2][0]
-        horizon = (self._clock - window[-1][0]) / spacing
+        horizon = (self._clock.now - window[-1][0]) / spacing
         predicted = torch.stack([modes.advance(horizon) for modes in self._fit])
         predicted = predicted.to(newest.dtype).reshape(newest.shape)
         return predicted if bool(torch.isfinite(predicted).all()) else newest

@@ -21,6 +21,32 @@ class Forecast(Protocol):
     def predict(self) -> Tensor: ...
 
 
+class Clock:
+    """Counts forwards from the first computed value on, and back to the last one.
+
+    As in Cache-DiT it stands still until there is a value.
+    """
+
+    def __init__(self) -> None:
+        self.now = -1
+        self._anchor = -1
+        self._runs = False
+
+    @property
+    def distance(self) -> int:
+        """Forwards since the last computed value."""
+        return self.now - self._anchor
+
+    def tick(self) -> None:
+        if self._runs:
+            self.now += 1
+
+    def anchor(self) -> None:
+        """A value was computed now."""
+        self._anchor = self.now
+        self._runs = True
+
+
 class Reuse:
     """The last computed value."""
 
@@ -49,25 +75,23 @@ class TaylorSeer:
     def __init__(self, order: int) -> None:
         self._order = order
         self._differences: list[Tensor] = []
-        self._clock = -1
-        self._anchor = -1
+        self._clock = Clock()
 
     def tick(self) -> None:
-        if self._differences:
-            self._clock += 1
+        self._clock.tick()
 
     def update(self, value: Tensor) -> None:
-        gap = self._clock - self._anchor
+        gap = self._clock.distance
         differences = [value]
-        if self._clock > 1:
+        if self._clock.now > 1:
             for known in self._differences[: self._order]:
                 differences.append((differences[-1] - known) / gap)
         self._differences = differences
-        self._anchor = self._clock
+        self._clock.anchor()
 
     def predict(self) -> Tensor:
         assert self._differences, "nothing was computed before"
-        distance = self._clock - self._anchor
+        distance = self._clock.distance
         value = self._differences[0]
         for order, difference in enumerate(self._differences[1:], start=1):
             value = value + (1 / math.factorial(order)) * difference * distance**order
@@ -84,24 +108,22 @@ class FoCa:
         # The two latest computed values, and the two latest ones of either kind.
         self._anchors: tuple[Tensor, ...] = ()
         self._latest: tuple[Tensor, ...] = ()
-        self._clock = -1
-        self._anchor = -1
+        self._clock = Clock()
 
     def tick(self) -> None:
-        if self._anchors:
-            self._clock += 1
+        self._clock.tick()
 
     def update(self, value: Tensor) -> None:
         self._anchors = (*self._anchors[-1:], value)
         self._latest = (*self._latest[-1:], value)
-        self._anchor = self._clock
+        self._clock.anchor()
 
     def predict(self) -> Tensor:
         assert self._anchors, "nothing was computed before"
         value = self._anchors[-1]
         if len(self._anchors) < 2 or len(self._latest) < 2:
             return value
-        distance = self._clock - self._anchor
+        distance = self._clock.distance
         slope = (value - self._anchors[0]) + (self._latest[-1] - self._latest[0])
         if distance <= 3:
             predicted = value + (distance / 2) * slope
