@@ -21,7 +21,7 @@ from planner.compile.plan import (
 from planner.compile.program_check import program_faults
 from planner.compile.quantization import resolve_placement
 from planner.compile.request import Request, check_request, with_defaults
-from planner.compile.rule import Bounds, bounds
+from planner.compile.rule import Bounds, column_bounds
 from planner.compile.sources import Source, config_sources, request_sources
 from planner.compile.topology import check_sequence, resolve_topology
 from planner.config.acceleration import AccelerationConfig
@@ -152,14 +152,14 @@ def _finished(
     source: AccelerationConfig, program: Program, model: ModelFacts, request: Request
 ) -> Compilation:
     by_target: dict[str, list[Bounds]] = {}
-    for c, column in enumerate(program.columns):
-        ops = [op for step in program.steps if (op := step[c]) is not None]
-        by_target.setdefault(column.target, []).append(bounds(ops))
+    by_column = column_bounds(program)
+    for column, each in zip(program.columns, by_column, strict=True):
+        by_target.setdefault(column.target, []).append(each)
     # A step counts once, whatever the number of its forwards; targets do not share steps.
     estimate = Estimate(
         min_computed_steps=sum(max(b.min_computed for b in each) for each in by_target.values()),
         max_computed_steps=sum(max(b.max_computed for b in each) for each in by_target.values()),
-        cost=estimate_cost(program, model, request),
+        cost=estimate_cost(program, model, request, by_column),
     )
     world_size = program.topology.world_size
     return Compilation(program, estimate, replace(request, world_size=world_size), _ordered(source))

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from planner.compile.cache_size import peak_cache_bytes
 from planner.compile.cost import ColumnCost, Cost
 from planner.compile.exchange import Rank
 from planner.compile.plan import Branch, Column, OpKind, Program
 from planner.compile.request import Request
-from planner.compile.rule import bounds
+from planner.compile.rule import Bounds
 from planner.compile.weights import parameter_bytes
 from planner.models.facts import BlockGroup, ModelFacts
 from planner.models.layers import Layers, Shape, TokenCounts
 
 
 def estimate_cost(
-    program: Program, model: ModelFacts, request: Request, *, dtype_bytes: int = 2
+    program: Program,
+    model: ModelFacts,
+    request: Request,
+    computed: Sequence[Bounds],
+    *,
+    dtype_bytes: int = 2,
 ) -> Cost | None:
     """The cost of one run; None for a model whose layers are not known.
 
-    ``request`` has its defaults filled in. Activations and weights that are not quantized have
-    ``dtype_bytes`` a value. Prompts count as long as the pipeline pads them, or else as long as
-    it takes them.
+    ``request`` has its defaults filled in; ``computed`` are the bounds of the program's columns.
+    Activations and weights that are not quantized have ``dtype_bytes`` a value. Prompts count as
+    long as the pipeline pads them, or else as long as it takes them.
     """
     shapes = {shape.target: shape for shape in model.shapes}
     if model.sequence is None or any(column.target not in shapes for column in program.columns):
@@ -33,7 +40,7 @@ def estimate_cost(
     )
     batch = model.guidance.batch(request.guidance_scale)
     rank = Rank(tokens, program.topology, batch, dtype_bytes)
-    return _Estimator(program, model, shapes, rank).cost()
+    return _Estimator(program, model, shapes, rank).cost(computed)
 
 
 class _Estimator:
@@ -47,9 +54,8 @@ class _Estimator:
         self._blocks = [self._blocks_of(column) for column in program.columns]
         self._ops = [[step[c] for step in program.steps] for c in range(len(program.columns))]
 
-    def cost(self) -> Cost:
+    def cost(self, computed: Sequence[Bounds]) -> Cost:
         columns = tuple(self._column(c) for c in range(len(self._blocks)))
-        computed = [bounds(op for op in ops if op is not None) for ops in self._ops]
         runs = [sum(op is not None for op in ops) for ops in self._ops]
         # Steps in which the same columns run cost the same.
         steps: dict[tuple[bool, ...], int] = {}

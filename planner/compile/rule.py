@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from planner.compile.plan import AdaptiveRule, Op, OpKind, Reason
+from planner.compile.plan import AdaptiveRule, Op, OpKind, Program, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,14 @@ def bounds(ops: Iterable[Op]) -> Bounds:
         min_computed=steps - cached_max - counters.cached_max,
         max_computed=steps - cached_min - counters.cached_min,
     )
+
+
+def column_bounds(program: Program) -> list[Bounds]:
+    """The bounds of every column, over the steps in which it runs."""
+    return [
+        bounds(op for step in program.steps if (op := step[c]) is not None)
+        for c in range(len(program.columns))
+    ]
 
 
 def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]:

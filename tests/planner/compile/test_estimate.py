@@ -21,6 +21,7 @@ from planner.compile.cost import Cost
 from planner.compile.estimate import estimate_cost
 from planner.compile.plan import Branch, Estimate, Program
 from planner.compile.request import Request
+from planner.compile.rule import column_bounds
 from planner.models.facts import ModelFacts
 from planner.models.lengths import SequenceRule
 from planner.models.resolve import from_name
@@ -52,7 +53,7 @@ def compiled(config: str, model: ModelFacts = FLUX, **request: Any) -> tuple[Pro
 
 def cost_of(config: str, model: ModelFacts = FLUX, **request: Any) -> Cost:
     program, full_request = compiled(config, model, **request)
-    cost = estimate_cost(program, model, full_request)
+    cost = estimate_cost(program, model, full_request, column_bounds(program))
     assert cost is not None
     return cost
 
@@ -109,7 +110,7 @@ class TestOperations:
             columns=(column, replace(column, branch=Branch.UNCOND)),
             steps=tuple(step * 2 for step in program.steps),
         )
-        once, twice = (estimate_cost(p, FLUX, request) for p in (program, both))
+        once, twice = (estimate_cost(p, FLUX, request, column_bounds(p)) for p in (program, both))
         assert once is not None
         assert twice is not None
         assert (twice.full_flops, twice.step_flops) == (2 * once.full_flops, 2 * once.step_flops)
@@ -167,7 +168,7 @@ def held_bytes(execution: Execution) -> int:
 
 def cache_bytes(config: str) -> int:
     program, request = compiled(config)
-    cost = estimate_cost(program, FLUX, request, dtype_bytes=4)
+    cost = estimate_cost(program, FLUX, request, column_bounds(program), dtype_bytes=4)
     assert cost is not None
     return cost.cache_bytes
 
@@ -355,13 +356,16 @@ class TestActivations:
 
 def test_a_model_of_unknown_layers_has_no_cost() -> None:
     program, request = compiled("")
-    assert estimate_cost(program, replace(FLUX, shapes=()), request) is None
-    assert estimate_cost(program, replace(FLUX, sequence=None), request) is None
+    assert estimate_cost(program, replace(FLUX, shapes=()), request, column_bounds(program)) is None
+    assert (
+        estimate_cost(program, replace(FLUX, sequence=None), request, column_bounds(program))
+        is None
+    )
 
 
 def test_the_plan_carries_its_cost_and_no_identity_depends_on_it() -> None:
     program, request = compiled(cache(**TAYLOR))
-    cost = estimate_cost(program, FLUX, request)
+    cost = estimate_cost(program, FLUX, request, column_bounds(program))
     with_cost = plan_to_proto(program, Estimate(3, 5, cost))
     without = plan_to_proto(program, Estimate(3, 5))
     assert estimate_from_proto(with_cost.estimate) == Estimate(3, 5, cost)
@@ -371,7 +375,7 @@ def test_the_plan_carries_its_cost_and_no_identity_depends_on_it() -> None:
 
 def test_no_size_is_too_large_for_a_plan() -> None:
     program, request = compiled("")
-    cost = estimate_cost(program, FLUX, request)
+    cost = estimate_cost(program, FLUX, request, column_bounds(program))
     assert cost is not None
     huge = replace(cost, full_flops=10**30, parameter_bytes=10**30)
     carried = estimate_from_proto(plan_to_proto(program, Estimate(3, 5, huge)).estimate).cost
