@@ -9,10 +9,10 @@ from functools import partial
 from torch import nn
 
 from executor.engine.arena import Arena
-from executor.engine.families import FAMILIES
+from executor.engine.families import FAMILIES, BlockCall
 from executor.engine.forward import Forward
-from executor.engine.program import Column, OpOutcome, Program
-from executor.engine.runner import BlockRunner, Course, yielding
+from executor.engine.program import Column, OpKind, OpOutcome, Program
+from executor.engine.walk import Course, Split, Walk, walking
 
 
 class ProgramMismatchError(ValueError):
@@ -41,20 +41,25 @@ class Execution:
         self._before_forward = before_forward
         self._step = 0
         self._forwards: dict[int, Forward] = {}
-        self._runners: list[tuple[nn.ModuleList, BlockRunner]] = []
+        self._walks: list[tuple[nn.ModuleList, Walk]] = []
         groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         for c, column in enumerate(program.columns):
             groups.setdefault((column.target, column.block_lists), []).append(c)
         for columns in groups.values():
-            course = Course(open=partial(self._open, columns))
-            self._runners += _runners(targets, program.columns[columns[0]], course)
+            lists = _block_lists(targets, program.columns[columns[0]])
+            split = _split(program, columns, sum(len(blocks) for blocks, _ in lists))
+            course = Course(open=partial(self._open, columns, has_middle=split.fn < split.bn))
+            start = 0
+            for blocks, convention in lists:
+                self._walks.append((blocks, Walk(blocks, start, split, course, convention)))
+                start += len(blocks)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Runs the forwards of the targets under the program while the context lasts."""
         with ExitStack() as stack:
-            for blocks, runner in self._runners:
-                stack.enter_context(yielding(blocks, runner))
+            for blocks, walk in self._walks:
+                stack.enter_context(walking(blocks, walk))
             yield
 
     def end_step(self) -> tuple[OpOutcome | None, ...]:
@@ -79,24 +84,26 @@ class Execution:
         self._step += 1
         return tuple(outcomes)
 
-    def _open(self, columns: list[int]) -> Forward:
+    def _open(self, columns: list[int], *, has_middle: bool) -> Forward:
         """The next forward of a group: of its columns, the first that the step has yet to run."""
         self._before_forward()
         if self._step < len(self._program.steps):
             for c in columns:
                 op = self._program.steps[self._step][c]
                 if op is not None and c not in self._forwards:
-                    self._forwards[c] = Forward(self._arena.columns[c], self._step, op)
-                    return self._forwards[c]
+                    state = self._arena.columns[c]
+                    forward = Forward(state, self._step, op, has_middle=has_middle)
+                    self._forwards[c] = forward
+                    return forward
         raise ProgramMismatchError(
             f"step {self._step} of the pipeline runs more forwards than the program has"
         )
 
 
-def _runners(
-    targets: Mapping[str, nn.Module], column: Column, course: Course
-) -> Iterator[tuple[nn.ModuleList, BlockRunner]]:
-    """The block lists of a group, each with the runner that stands in for it."""
+def _block_lists(
+    targets: Mapping[str, nn.Module], column: Column
+) -> list[tuple[nn.ModuleList, BlockCall]]:
+    """The lists of a group that have blocks, each with the calling convention of its blocks."""
     target = targets.get(column.target)
     if target is None:
         raise ProgramMismatchError(f"the pipeline has no {column.target}")
@@ -113,11 +120,22 @@ def _runners(
             raise ProgramMismatchError(f"{target_class} has no block list {name}")
         if len(blocks):
             lists.append((blocks, conventions[name]))
-    count = sum(len(blocks) for blocks, _ in lists)
-    fn, bn = column.fn_compute_blocks, column.bn_compute_blocks
+    return lists
+
+
+def _split(program: Program, columns: list[int], count: int) -> Split:
+    """Where a group of ``count`` blocks is divided; its columns agree on it."""
+    splits = {
+        (program.columns[c].fn_compute_blocks, program.columns[c].bn_compute_blocks)
+        for c in columns
+    }
+    name = "+".join(program.columns[columns[0]].block_lists)
+    if len(splits) > 1:
+        raise ProgramMismatchError(f"the branches of {name} differ in Fn and Bn")
+    [(fn, bn)] = splits
     if fn + bn > count:
-        raise ProgramMismatchError(f"Fn {fn} + Bn {bn} exceed the {count} blocks of {target_class}")
-    start = 0
-    for blocks, convention in lists:
-        yield blocks, BlockRunner(course, convention, blocks, start=start, fn=fn, bn=count - bn)
-        start += len(blocks)
+        raise ProgramMismatchError(f"Fn {fn} + Bn {bn} exceed the {count} blocks of {name}")
+    kinds = {op.kind for step in program.steps for c in columns if (op := step[c]) is not None}
+    if fn == 0 and kinds - {OpKind.FULL}:
+        raise ProgramMismatchError(f"{name}: with Fn 0 no step can be cached")
+    return Split(fn, count - bn)

@@ -6,11 +6,11 @@ and those that it returns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 Streams = tuple[Tensor, ...]
 """What passes from block to block: the hidden stream, then the encoder stream if there is one."""
@@ -27,40 +27,22 @@ class BlockCall:
     takes: tuple[str, ...]
     returns: tuple[int, ...]
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Streams, BoundCall]:
-        """Separates the streams of a call from the arguments that all blocks of a list share."""
-        shared = dict(kwargs)
-        by_name = [shared.pop(name) for name in self.takes if name in shared]
-        by_position = len(self.takes) - len(by_name)
-        streams = (*args[:by_position], *by_name)
-        return streams, BoundCall(self, by_position, args[by_position:], shared)
+    def streams(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Streams:
+        """The streams among the arguments of a call of a block."""
+        by_name = [kwargs[name] for name in self.takes if name in kwargs]
+        return (*args[: len(self.takes) - len(by_name)], *by_name)
+
+    def after(self, streams: Streams, output: Any) -> Streams:
+        """What a block that took the streams and returned the output made of them."""
+        if len(self.returns) == 1:
+            output = (output,)
+        changed = dict(zip(self.returns, output, strict=True))
+        return tuple(changed.get(i, stream) for i, stream in enumerate(streams))
 
     def output(self, streams: Streams) -> Any:
         """The streams as a block of this list would return them."""
         returned = tuple(streams[i] for i in self.returns)
         return returned if len(returned) > 1 else returned[0]
-
-
-@dataclass(frozen=True, slots=True)
-class BoundCall:
-    """A call of a block list with its shared arguments filled in."""
-
-    convention: BlockCall
-    by_position: int
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def run(self, blocks: Sequence[nn.Module], streams: Streams) -> Streams:
-        """Passes the streams through blocks, in order."""
-        takes, returns, split = self.convention.takes, self.convention.returns, self.by_position
-        for block in blocks:
-            named = dict(zip(takes[split:], streams[split:], strict=True))
-            output = block(*streams[:split], *self.args, **named, **self.kwargs)
-            if len(returns) == 1:
-                output = (output,)
-            changed = dict(zip(returns, output, strict=True))
-            streams = tuple(changed.get(i, stream) for i, stream in enumerate(streams))
-        return streams
 
 
 _STREAMS = ("hidden_states", "encoder_hidden_states")

@@ -265,7 +265,11 @@ def test_while_attached_a_list_is_itself_but_for_iteration(pipeline: Any) -> Non
         assert blocks[0] is first
         assert len(blocks) == count
         assert list(blocks.state_dict()) == keys
-        assert len(list(blocks)) == 1
+        # One callable for every block, which is the block itself but where the run looks on.
+        stand_ins = list(blocks)
+        assert len(stand_ins) == count
+        assert stand_ins[0] is not first
+        assert stand_ins[1:] == [blocks[i] for i in range(1, count)]
     assert next(iter(blocks)) is first
 
 

@@ -1,0 +1,139 @@
+"""How a run takes part in a model's own loop over its blocks.
+
+While a run is attached, iterating over a block list still gives one callable for each of its
+blocks, in order: the block itself nearly everywhere, and a gate around the few blocks at whose
+entry or exit the run looks at the streams. Where the middle blocks are skipped, each of them is
+stood in for by a callable that returns what the last of them is predicted to return. So a loop
+that counts its blocks, or adds a ControlNet's residual after each, finds everything in its place.
+
+Nothing else of the model changes: the list keeps its modules, length, indexing and state dict, no
+forward is replaced, no class is patched, and detaching restores the list exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+from torch import nn
+
+from executor.engine.families import BlockCall, Streams
+from executor.engine.forward import Forward
+
+
+@dataclass(slots=True)
+class Course:
+    """The forward that the lists of a group share: its first block opens it."""
+
+    open: Callable[[], Forward]
+    forward: Forward | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where the blocks of a group are divided: [0, fn) first, [fn, bn) middle, [bn, count) last."""
+
+    fn: int
+    bn: int
+
+
+class Gate:
+    """Stands in for one block at which the group's forward opens, is decided or is joined."""
+
+    def __init__(
+        self, block: nn.Module, position: int, split: Split, course: Course, convention: BlockCall
+    ) -> None:
+        self._block = block
+        self._opens = position == 0
+        # Without first blocks there is nothing to decide, but still an outcome to be told.
+        self._decides = position == max(split.fn, 1) - 1
+        self._joins = position == split.bn - 1 >= split.fn
+        self._course = course
+        self._convention = convention
+
+    @property
+    def is_needed(self) -> bool:
+        return self._opens or self._decides or self._joins
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        streams = self._convention.streams(args, kwargs)
+        if self._opens:
+            self._course.forward = self._course.open()
+            self._course.forward.enter(streams)
+        forward = self._course.forward
+        assert forward is not None, "the lists of a group run in another order than declared"
+        output = self._block(*args, **kwargs)
+        if self._decides:
+            forward.decide(self._convention.after(streams, output))
+        if self._joins:
+            forward.join(self._convention.after(streams, output))
+        return output
+
+
+class Walk:
+    """One pass over a list after the other: its blocks are the group's blocks from ``start`` on."""
+
+    def __init__(
+        self,
+        blocks: nn.ModuleList,
+        start: int,
+        split: Split,
+        course: Course,
+        convention: BlockCall,
+    ) -> None:
+        callables: list[Any] = []
+        for position, block in enumerate(blocks, start):
+            gate = Gate(block, position, split, course, convention)
+            callables.append(gate if gate.is_needed else block)
+        end = start + len(callables)
+        fn, bn = (min(max(point, start), end) - start for point in (split.fn, split.bn))
+        self._first, self._middle, self._last = callables[:fn], callables[fn:bn], callables[bn:]
+        self._ends_middle = start < split.bn <= end
+        self._course = course
+        self._convention = convention
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._first
+        # Only now, as the model asks for the next block, is the forward decided.
+        forward = self._course.forward
+        if not self._middle or forward is None or forward.predicted is None:
+            yield from self._middle
+        else:
+            yield from repeat(self._returning(forward.predicted), len(self._middle))
+            if self._ends_middle:
+                forward.predicted = None
+        yield from self._last
+
+    def _returning(self, streams: Streams) -> Callable[..., Any]:
+        output = self._convention.output(streams)
+        return lambda *args, **kwargs: output
+
+
+class _WalkedList(nn.ModuleList):
+    """A block list that is iterated over by a walk."""
+
+    _walk: Walk
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._walk)
+
+
+@contextmanager
+def walking(blocks: nn.ModuleList, walk: Walk) -> Iterator[None]:
+    """Makes this one list be iterated over by the walk while the context lasts.
+
+    Raises:
+        RuntimeError: another run is attached to the list.
+    """
+    if isinstance(blocks, _WalkedList):
+        raise RuntimeError("another run is attached to this model")
+    blocks.__dict__["_walk"] = walk
+    blocks.__class__ = _WalkedList
+    try:
+        yield
+    finally:
+        blocks.__class__ = nn.ModuleList
+        del blocks.__dict__["_walk"]
