@@ -6,11 +6,13 @@ planner writes could change the picture.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
+from PIL import Image, ImageOps
 
 from executor.engine.program import (
     AdaptiveRule,
@@ -27,9 +29,11 @@ from executor.engine.program import (
     StepOutcome,
     TaylorSeer,
 )
-from executor.engine.run import RunSpec
+from executor.engine.run import RunSpec, UnusableSpecError
 from executor.placement.load import LoadedPipeline
 from executor.placement.requirements import Requirements, TargetRequirement
+
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
 
 _BRANCH = {plan_pb2.BRANCH_COND: Branch.COND, plan_pb2.BRANCH_UNCOND: Branch.UNCOND}
 _KIND = {
@@ -107,6 +111,7 @@ def spec_from_proto(message: generation_pb2.GenerationSpec) -> RunSpec:
 
     Raises:
         UnreadableMessageError: a field is unknown here, or a default was left open.
+        UnusableSpecError: a picture cannot be read.
     """
     refuse_unknown_fields(message, "spec")
     for field in ("seed", "height", "width"):
@@ -118,7 +123,22 @@ def spec_from_proto(message: generation_pb2.GenerationSpec) -> RunSpec:
         width=message.width,
         seed=message.seed,
         guidance_scale=message.guidance_scale if message.HasField("guidance_scale") else None,
+        negative_prompt=message.negative_prompt if message.HasField("negative_prompt") else None,
+        num_frames=message.num_frames if message.HasField("num_frames") else None,
+        images=tuple(
+            _image_from_proto(image, f"spec.images[{i}]") for i, image in enumerate(message.images)
+        ),
+        fps=message.fps if message.HasField("fps") else None,
     )
+
+
+def _image_from_proto(message: generation_pb2.InputImage, path: str) -> Image.Image:
+    """The picture as the person who took it saw it, without transparency."""
+    try:
+        with Image.open(io.BytesIO(message.data), formats=PICTURE_FORMATS) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnusableSpecError(f"{path}: cannot be read as a picture: {error}") from None
 
 
 def step_to_proto(outcome: StepOutcome) -> generation_pb2.StepOutcome:

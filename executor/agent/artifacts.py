@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ditplan.dispatch.v1.dispatch_pb2 import ArtifactHeader, Lease, UploadArtifactRequest
 from safetensors.torch import save
 
+from executor.agent.film import encode_mp4
 from executor.engine.run import RunResult
 
 CHUNK_BYTES = 1 << 20
@@ -22,10 +23,17 @@ class ArtifactFile:
 
 
 def encode(result: RunResult, *, save_latents: bool) -> list[ArtifactFile]:
-    """The picture as PNG and, if asked for, the latents as safetensors with key "latents"."""
-    png = io.BytesIO()
-    result.images[0].save(png, format="PNG")
-    files = [ArtifactFile("image.png", "image/png", png.getvalue())]
+    """The picture as PNG or the film as MP4, and, if asked for, the latents as safetensors.
+
+    Their key there is "latents".
+    """
+    if result.fps is None:
+        png = io.BytesIO()
+        result.frames[0].save(png, format="PNG")
+        files = [ArtifactFile("image.png", "image/png", png.getvalue())]
+    else:
+        film = encode_mp4(result.frames, result.fps)
+        files = [ArtifactFile("video.mp4", "video/mp4", film)]
     if save_latents:
         latents = save({"latents": result.latents.contiguous()})
         files.append(ArtifactFile("latents.safetensors", "application/octet-stream", latents))

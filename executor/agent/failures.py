@@ -8,7 +8,7 @@ from ditplan.dispatch.v1.dispatch_pb2 import RunFailure
 
 from executor.agent.lease import BrokenAssignmentError
 from executor.codec import UnreadableMessageError
-from executor.engine.run import ProgramMismatchError
+from executor.engine.run import ProgramMismatchError, UnusableSpecError
 
 # How the allocator of the CPU words what CUDA's raises as OutOfMemoryError.
 CPU_OUT_OF_MEMORY = "can't allocate memory"
@@ -34,6 +34,8 @@ def describe(error: Exception) -> RunFailure:
     """The failure that an exception of a run amounts to."""
     if isinstance(error, RefusedRunError | ProgramMismatchError | UnreadableMessageError):
         return failure(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+    if isinstance(error, UnusableSpecError):
+        return failure(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     if isinstance(error, DamagedPlanError | BrokenAssignmentError):
         return failure(grpc.StatusCode.DATA_LOSS, str(error))
     if is_out_of_memory(error):

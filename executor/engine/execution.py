@@ -54,6 +54,11 @@ class Execution:
                 self._walks.append((blocks, Walk(blocks, start, split, course, convention)))
                 start += len(blocks)
 
+    @property
+    def step(self) -> int:
+        """The step that runs, or the number of steps once all have ended."""
+        return self._step
+
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Runs the forwards of the targets under the program while the context lasts."""

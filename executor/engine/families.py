@@ -70,6 +70,3 @@ FAMILIES: Mapping[str, Mapping[str, BlockCall]] = {
     "HunyuanVideo15Transformer3DModel": {"transformer_blocks": _HIDDEN_FIRST},
 }
 """Calling conventions by transformer class and block list."""
-
-PIPELINES = frozenset({"FluxPipeline"})
-"""The pipeline classes that whole runs are made of so far."""

@@ -1,9 +1,10 @@
-"""Runs one program on a pipeline, from prompt to picture."""
+"""Runs one program on a pipeline, from prompt to picture or film."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,19 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from executor.engine.execution import Execution, ProgramMismatchError
+from executor.engine.pipelines import PIPELINES, PipelineCall, RunSpec, UnusableSpecError
 from executor.engine.program import Program, StepOutcome
 from executor.engine.step_clock import StepClock
 
-__all__ = ["ProgramMismatchError", "RunCancelled", "RunResult", "RunSpec", "check", "run"]
+__all__ = [
+    "ProgramMismatchError",
+    "RunCancelled",
+    "RunResult",
+    "RunSpec",
+    "UnusableSpecError",
+    "check",
+    "run",
+]
 
 
 class RunCancelled(Exception):
@@ -23,21 +33,14 @@ class RunCancelled(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class RunSpec:
-    """What to draw. Sizes in pixels; ``guidance_scale`` None leaves the pipeline's default."""
-
-    prompt: str
-    height: int
-    width: int
-    seed: int
-    guidance_scale: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RunResult:
-    """``latents`` are the final ones as the scheduler left them, fp32 on the CPU."""
+    """``frames`` of a film, shown ``fps`` a second; a picture is one frame and has no ``fps``.
 
-    images: list[Image]
+    ``latents`` are the final ones as the scheduler left them, fp32 on the CPU.
+    """
+
+    frames: tuple[Image, ...]
+    fps: int | None
     latents: Tensor
     steps: tuple[StepOutcome, ...]
     denoise_seconds: float
@@ -65,6 +68,7 @@ def run(
     Raises:
         RunCancelled: ``is_cancelled`` said so.
         ProgramMismatchError: the program does not fit the pipeline.
+        UnusableSpecError: the pipeline cannot take what the spec asks for.
     """
 
     def stop_if_cancelled() -> None:
@@ -80,28 +84,28 @@ def run(
             steps.append(outcome)
             on_step(outcome)
 
+    call = _call(pipeline)
     clock = StepClock(pipeline.device)
     execution = Execution(_targets(pipeline, program), program, before_forward)
     steps: list[StepOutcome] = []
     latents: list[Tensor] = []
 
-    def end_step(_: Any, step: int, timestep: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        tell(clock.end_step(step, execution.end_step()))
-        latents[:] = [state["latents"]]
+    def end_step(stepped: Tensor) -> None:
+        tell(clock.end_step(execution.step, execution.end_step()))
+        latents[:] = [stepped]
         stop_if_cancelled()
-        return {}
 
     began = time.perf_counter()
-    with execution.attached():
+    with (
+        execution.attached(),
+        call.guided(pipeline, spec),
+        _watched(pipeline.scheduler, end_step),
+    ):
         output = pipeline(
-            prompt=spec.prompt,
-            height=spec.height,
-            width=spec.width,
             num_inference_steps=len(program.steps),
             generator=torch.Generator("cpu").manual_seed(spec.seed),
-            callback_on_step_end=end_step,
-            callback_on_step_end_tensor_inputs=["latents"],
-            **_optional_arguments(pipeline, spec),
+            output_type="pil",
+            **call.arguments(pipeline, spec),
         )
     tell(clock.finish())
     if len(steps) != len(program.steps):
@@ -109,7 +113,8 @@ def run(
             f"the pipeline ran {len(steps)} steps, the program has {len(program.steps)}"
         )
     return RunResult(
-        images=list(output.images),
+        frames=tuple(output.images[:1] if call.fps is None else output.frames[0]),
+        fps=call.fps and (spec.fps or call.fps),
         latents=latents[0].float().cpu(),
         steps=tuple(steps),
         denoise_seconds=sum(step.milliseconds for step in steps) / 1e3,
@@ -117,18 +122,33 @@ def run(
     )
 
 
+def _call(pipeline: Any) -> PipelineCall:
+    name = type(pipeline).__name__
+    if name not in PIPELINES:
+        raise ProgramMismatchError(f"{name} is no pipeline that runs are made of")
+    return PIPELINES[name]
+
+
+@contextmanager
+def _watched(scheduler: Any, end_step: Callable[[Tensor], None]) -> Iterator[None]:
+    """Tells of every step that this one scheduler takes, with the latents that come of it.
+
+    Every pipeline steps its scheduler once a step; not all of them offer a callback.
+    """
+    step = scheduler.step
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        end_step(result[0] if isinstance(result, tuple) else result.prev_sample)
+        return result
+
+    scheduler.step = watched
+    try:
+        yield
+    finally:
+        del scheduler.step
+
+
 def _targets(pipeline: Any, program: Program) -> Mapping[str, nn.Module]:
     names = {column.target for column in program.columns}
     return {name: module for name in names if (module := getattr(pipeline, name, None)) is not None}
-
-
-def _optional_arguments(pipeline: Any, spec: RunSpec) -> dict[str, Any]:
-    """Arguments of the call that depend on the request or on the checkpoint's tokenizer."""
-    arguments: dict[str, Any] = {}
-    if spec.guidance_scale is not None:
-        arguments["guidance_scale"] = spec.guidance_scale
-    # The padding that the checkpoint was trained with, where it is shorter than the usual 512.
-    tokenizer = getattr(pipeline, "tokenizer_2", None)
-    if tokenizer is not None:
-        arguments["max_sequence_length"] = min(512, tokenizer.model_max_length)
-    return arguments

@@ -104,7 +104,8 @@ def resolve(model: str) -> Path:
 
 
 def _refuse_unsupported(found: Checkpoint) -> None:
-    from executor.engine.families import FAMILIES, PIPELINES
+    from executor.engine.families import FAMILIES
+    from executor.engine.pipelines import PIPELINES
 
     transformer = found.config("transformer/config.json").get("_class_name")
     known = isinstance(transformer, str) and transformer in FAMILIES

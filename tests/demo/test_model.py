@@ -31,7 +31,7 @@ def _draw(pipeline: Any, program: Any, seed: int) -> Any:
 
 
 def _pixels(result: Any) -> Any:
-    return np.asarray(result.images[0].convert("RGB"), dtype=np.float32) / 255
+    return np.asarray(result.frames[0].convert("RGB"), dtype=np.float32) / 255
 
 
 def test_it_is_small_and_names_no_place() -> None:

@@ -59,6 +59,10 @@ class GenerationSpec(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     SAVE_LATENTS_FIELD_NUMBER: _builtins.int
+    NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
+    NUM_FRAMES_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    FPS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name that an executor serves, a published name, or a directory below one
     of the planner's model roots.
@@ -74,9 +78,19 @@ class GenerationSpec(_message.Message):
     guidance_scale: _builtins.float
     save_latents: _builtins.bool
     """Also keep the final latents as artifact "latents.safetensors" (fp32)."""
+    negative_prompt: _builtins.str
+    """What guidance leads away from; some models need one for guidance at all."""
+    num_frames: _builtins.int
+    """Of a film."""
+    fps: _builtins.int
+    """Frames per second at which a film is written."""
     @_builtins.property
     def program(self) -> _plan_pb2.Program:
         """A finished program, e.g. of a record that is to be replayed."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputImage]:
+        """What the model edits, or a film begins with."""
 
     def __init__(
         self,
@@ -91,15 +105,25 @@ class GenerationSpec(_message.Message):
         width: _builtins.int | None = ...,
         guidance_scale: _builtins.float | None = ...,
         save_latents: _builtins.bool = ...,
+        negative_prompt: _builtins.str | None = ...,
+        num_frames: _builtins.int | None = ...,
+        images: _abc.Iterable[Global___InputImage] | None = ...,
+        fps: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "_width", b"_width", "config", b"config", "guidance_scale", b"guidance_scale", "height", b"height", "num_inference_steps", b"num_inference_steps", "plan_source", b"plan_source", "program", b"program", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "_width", b"_width", "config", b"config", "fps", b"fps", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "plan_source", b"plan_source", "program", b"program", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "_width", b"_width", "config", b"config", "guidance_scale", b"guidance_scale", "height", b"height", "model", b"model", "num_inference_steps", b"num_inference_steps", "plan_source", b"plan_source", "program", b"program", "prompt", b"prompt", "save_latents", b"save_latents", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "_width", b"_width", "config", b"config", "fps", b"fps", "guidance_scale", b"guidance_scale", "height", b"height", "images", b"images", "model", b"model", "negative_prompt", b"negative_prompt", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "plan_source", b"plan_source", "program", b"program", "prompt", b"prompt", "save_latents", b"save_latents", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fps: _TypeAlias = _typing.Literal["fps"]  # noqa: Y015
+    _WhichOneofArgType__fps: _TypeAlias = _typing.Literal["_fps", b"_fps"]  # noqa: Y015
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
     _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
     _WhichOneofArgType__height: _TypeAlias = _typing.Literal["_height", b"_height"]  # noqa: Y015
+    _WhichOneofReturnType__negative_prompt: _TypeAlias = _typing.Literal["negative_prompt"]  # noqa: Y015
+    _WhichOneofArgType__negative_prompt: _TypeAlias = _typing.Literal["_negative_prompt", b"_negative_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__num_frames: _TypeAlias = _typing.Literal["num_frames"]  # noqa: Y015
+    _WhichOneofArgType__num_frames: _TypeAlias = _typing.Literal["_num_frames", b"_num_frames"]  # noqa: Y015
     _WhichOneofReturnType__num_inference_steps: _TypeAlias = _typing.Literal["num_inference_steps"]  # noqa: Y015
     _WhichOneofArgType__num_inference_steps: _TypeAlias = _typing.Literal["_num_inference_steps", b"_num_inference_steps"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
@@ -109,9 +133,15 @@ class GenerationSpec(_message.Message):
     _WhichOneofReturnType_plan_source: _TypeAlias = _typing.Literal["config", "program"]  # noqa: Y015
     _WhichOneofArgType_plan_source: _TypeAlias = _typing.Literal["plan_source", b"plan_source"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fps) -> _WhichOneofReturnType__fps | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__height) -> _WhichOneofReturnType__height | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__negative_prompt) -> _WhichOneofReturnType__negative_prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_frames) -> _WhichOneofReturnType__num_frames | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_inference_steps) -> _WhichOneofReturnType__num_inference_steps | None: ...
     @_typing.overload
@@ -122,6 +152,34 @@ class GenerationSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_plan_source) -> _WhichOneofReturnType_plan_source | None: ...
 
 Global___GenerationSpec: _TypeAlias = GenerationSpec  # noqa: Y015
+
+@_typing.final
+class InputImage(_message.Message):
+    """A picture that a run starts from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """PNG, JPEG or WebP. Left out of responses."""
+    sha256: _builtins.str
+    """Lower-case hex SHA-256 of the data, which has to match it where a request
+    gives it.
+    """
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputImage: _TypeAlias = InputImage  # noqa: Y015
 
 @_typing.final
 class Generation(_message.Message):
@@ -328,7 +386,7 @@ class Artifact(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """File name, e.g. "image.png"."""
+    """File name, e.g. "image.png" or "video.mp4"."""
     media_type: _builtins.str
     size_bytes: _builtins.int
     sha256: _builtins.str

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from ditplan.dispatch.v1.dispatch_pb2 import Lease
+import io
 
-from executor.agent.artifacts import CHUNK_BYTES, ArtifactFile, upload_requests
+import av
+import pytest
+import torch
+from ditplan.dispatch.v1.dispatch_pb2 import Lease
+from PIL import Image
+from safetensors.torch import load
+
+from executor.agent.artifacts import CHUNK_BYTES, ArtifactFile, encode, upload_requests
+from executor.engine.run import RunResult
 
 LEASE = Lease(generation="generations/1", epoch=3)
 
@@ -21,3 +28,36 @@ def test_a_file_goes_up_in_chunks_behind_one_header(size: int) -> None:
     )
     header = requests[0].header
     assert (header.lease, header.name, header.media_type) == (LEASE, "a.bin", "x/y")
+
+
+def _result(*colours: tuple[int, int, int], size: tuple[int, int] = (32, 16)) -> RunResult:
+    frames = tuple(Image.new("RGB", size, colour) for colour in colours)
+    fps = None if len(frames) == 1 else 8
+    return RunResult(frames, fps, torch.zeros(1, 2), (), 0.0, 0.0)
+
+
+def test_a_picture_is_kept_as_png() -> None:
+    [file] = encode(_result((255, 0, 0)), save_latents=False)
+    assert (file.name, file.media_type) == ("image.png", "image/png")
+    assert Image.open(io.BytesIO(file.data)).getpixel((5, 5)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("size", [(32, 16), (33, 17)])
+def test_a_film_is_kept_as_mp4(size: tuple[int, int]) -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    film, latents = encode(_result(*colours, size=size), save_latents=True)
+    assert (film.name, film.media_type) == ("video.mp4", "video/mp4")
+    assert load(latents.data)["latents"].shape == (1, 2)
+    with av.open(io.BytesIO(film.data)) as container:
+        assert container.streams.video[0].average_rate == 8
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    assert len(frames) == 3
+    for frame, colour in zip(frames, colours, strict=True):
+        assert frame.size == (32, 16)
+        shown = frame.getpixel((5, 5))
+        assert max(abs(a - b) for a, b in zip(shown, colour, strict=True)) < 12
+
+
+def test_the_same_film_gives_the_same_bytes() -> None:
+    first, again = (encode(_result((9, 9, 9), (200, 0, 0)), save_latents=False) for _ in "12")
+    assert first == again

@@ -164,7 +164,7 @@ def test_outcomes_arrive_step_by_step(pipeline: Any) -> None:
     assert all(outcome.milliseconds > 0 for outcome in result.steps)
     assert result.steps[0].ops[0] is not None
     assert result.steps[0].ops[0].residual_diff is None
-    assert result.images[0].size == (32, 32)
+    assert result.frames[0].size == (32, 32)
 
 
 @pytest.mark.parametrize("layers", [(0, 4), (3, 0)])
