@@ -10,11 +10,14 @@ from transformers import (
     Qwen2_5_VLTextConfig,
     Qwen2_5_VLTextModel,
     Qwen2Tokenizer,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLProcessor,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
 )
 
+from executor.placement.processor import PictureProcessor
 from tests.executor.tiny import bpe
 
 SPECIALS = (
@@ -41,6 +44,21 @@ def tokenizer() -> Qwen2Tokenizer:
         extra_special_tokens=list(SPECIALS[1:]),
         chat_template=CHAT,
         padding_side="right",
+    )
+
+
+# Saved under the name that checkpoints have.
+_Processor = type(
+    "Qwen2VLProcessor", (PictureProcessor,), {"__module__": Qwen2VLProcessor.__module__}
+)
+
+
+def processor() -> Qwen2VLProcessor:
+    """Makes four tokens of every picture."""
+    return _Processor(
+        Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 56 * 56}),
+        tokenizer(),
+        chat_template=CHAT,
     )
 
 
