@@ -71,5 +71,20 @@ FAMILIES: Mapping[str, Mapping[str, BlockCall]] = {
 }
 """Calling conventions by transformer class and block list."""
 
-PIPELINES = frozenset({"FluxPipeline"})
+PIPELINES = frozenset(
+    {
+        "Flux2KleinPipeline",
+        "Flux2Pipeline",
+        "FluxControlNetPipeline",
+        "FluxPipeline",
+        "HunyuanVideo15Pipeline",
+        "HunyuanVideoPipeline",
+        "QwenImageEditPipeline",
+        "QwenImageEditPlusPipeline",
+        "QwenImagePipeline",
+        "WanImageToVideoPipeline",
+        "WanPipeline",
+        "ZImagePipeline",
+    }
+)
 """The pipeline classes that whole runs are made of so far."""

@@ -12,9 +12,10 @@ from tests.executor.tiny.seeded import seeded
 from tests.executor.tiny.weights import drawn
 
 TEXT_WIDTH = 32
+HEAD_DIM = 12
 
 
-def build(*, seed: int = 0, n_layers: int = 4, n_heads: int = 4, head_dim: int = 16) -> Any:
+def build(*, seed: int = 0, n_layers: int = 4, n_heads: int = 4) -> Any:
     """The pipeline in memory: fp32, a latent pixel is 2 image pixels, sizes are multiples of 4."""
 
     def make() -> Any:
@@ -26,14 +27,14 @@ def build(*, seed: int = 0, n_layers: int = 4, n_heads: int = 4, head_dim: int =
             transformer=drawn(
                 ZImageTransformer2DModel(
                     in_channels=autoencoder_kl.LATENT_CHANNELS,
-                    # The feed-forward is int(8 / 3 of it) wide: 168 for 63 would not divide by 4.
-                    dim=n_heads * head_dim,
+                    # A multiple of 3, so that the feed-forward, 8 / 3 as wide, can be divided.
+                    dim=n_heads * HEAD_DIM,
                     n_layers=n_layers,
                     n_refiner_layers=1,
                     n_heads=n_heads,
                     n_kv_heads=n_heads,
                     cap_feat_dim=TEXT_WIDTH,
-                    axes_dims=[head_dim // 4, head_dim * 3 // 8, head_dim * 3 // 8],
+                    axes_dims=[HEAD_DIM // 3] * 3,
                     axes_lens=[1024, 64, 64],
                 )
             ),
