@@ -28,12 +28,13 @@ LIBRARIES = ("diffusers", "transformers")
 class Checkpoint:
     """A complete checkpoint; every file that loading it needs is there and readable.
 
-    ``configs`` holds the text of the configs by path, ``tensors`` the names of the weights by
-    component.
+    ``classes`` holds the class of every component, ``configs`` the text of the configs by path,
+    ``tensors`` the names of the weights by component.
     """
 
     directory: Path
     pipeline_class: str
+    classes: dict[str, str]
     configs: dict[str, str]
     tensors: dict[str, frozenset[str]]
 
@@ -58,7 +59,7 @@ def inspect(directory: Path) -> Checkpoint:
             f"{directory / INDEX}: _class_name {pipeline_class!r} is no pipeline of diffusers; "
             "code that comes with a checkpoint is never run"
         )
-    tensors = {}
+    classes, tensors = {}, {}
     for name, source in index.items():
         if name.startswith("_") or not _is_component(source):
             continue
@@ -68,11 +69,12 @@ def inspect(directory: Path) -> Checkpoint:
                 f"{directory / INDEX}: component {name} ({library}.{class_name}) is not of "
                 f"{' or '.join(LIBRARIES)}; code that comes with a checkpoint is never run"
             )
-        tensors[name] = inspect_component(directory / name, str(class_name))
+        classes[name] = str(class_name)
+        tensors[name] = inspect_component(directory / name, classes[name])
     configs = {
         path: read_text(directory / path) for path in ANNOUNCED if (directory / path).is_file()
     }
-    return Checkpoint(directory, pipeline_class, configs, tensors)
+    return Checkpoint(directory, pipeline_class, classes, configs, tensors)
 
 
 def _is_component(source: Any) -> bool:

@@ -12,12 +12,18 @@ from executor.placement.errors import PlacementError
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
-# By the end of a component's class name: of each group of files, one must be there.
+PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
+# By the end of a component's class name: of each group of files, one must be there. The first
+# ending that fits counts.
 REQUIRED = {
     "Scheduler": (("scheduler_config.json",),),
+    "Guidance": (("guider_config.json",),),
+    # Its vocabulary is the bytes.
+    "ByT5Tokenizer": (("tokenizer_config.json",),),
     "Tokenizer": (("tokenizer_config.json",), VOCABULARIES),
     "TokenizerFast": (("tokenizer_config.json",), VOCABULARIES),
-    "Processor": (("preprocessor_config.json", "processor_config.json"),),
+    "Processor": (PREPROCESSORS,),
+    "ProcessorPil": (PREPROCESSORS,),
     "FeatureExtractor": (("preprocessor_config.json",),),
 }
 

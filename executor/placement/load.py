@@ -61,7 +61,7 @@ def load(
     directory = resolve(model)
     found = checkpoint.inspect(directory)
     _refuse_unsupported(found)
-    pipeline = _from_pretrained(directory, precision)
+    pipeline = _from_pretrained(found, precision)
     _refuse_missing_weights(pipeline, found)
     if target.type == "cpu":
         _own_memory(pipeline)
@@ -116,12 +116,20 @@ def _refuse_unsupported(found: Checkpoint) -> None:
         )
 
 
-def _from_pretrained(directory: Path, dtype: torch.dtype) -> Any:
+def _from_pretrained(found: Checkpoint, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
+    from executor.placement.processor import PictureProcessor
+
+    directory = found.directory
     try:
+        processors = {
+            name: PictureProcessor.from_pretrained(str(directory / name), local_files_only=True)
+            for name, class_name in found.classes.items()
+            if class_name == "Qwen2VLProcessor"
+        }
         return DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            str(directory), dtype=dtype, use_safetensors=True, local_files_only=True
+            str(directory), dtype=dtype, use_safetensors=True, local_files_only=True, **processors
         )
     except Exception as error:
         # Whatever a library raises here is about the checkpoint: there is nothing else yet.

@@ -23,9 +23,9 @@ cache_config:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.executor import tiny_flux
+    from tests.executor.tiny import flux
 
-    return tiny_flux.save(tmp_path_factory.mktemp("tiny-flux"))
+    return flux.save(tmp_path_factory.mktemp("tiny-flux"))
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny FLUX checkpoint; to be copied by whoever changes it."""
-    from tests.executor import tiny_flux
+    from tests.executor.tiny import flux
 
-    return tiny_flux.save(tmp_path_factory.mktemp("tiny-flux"))
+    return flux.save(tmp_path_factory.mktemp("tiny-flux"))
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.executor import tiny_flux
+from tests.executor.tiny import flux
 
 
 @pytest.fixture(scope="session")
 def pipeline() -> Any:
-    return tiny_flux.build()
+    return flux.build()
 
 
 @pytest.fixture(autouse=True)

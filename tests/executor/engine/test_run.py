@@ -33,7 +33,7 @@ from executor.engine.run import (
     run,
 )
 from executor.engine.step_clock import StepClock
-from tests.executor import tiny_flux
+from tests.executor.tiny import flux
 from tests.executor.engine.programs import LISTS, decided, flux_program, uncached
 
 SPEC = RunSpec(prompt="a red circle", height=32, width=32, seed=7, guidance_scale=3.5)
@@ -169,7 +169,7 @@ def test_outcomes_arrive_step_by_step(pipeline: Any) -> None:
 
 @pytest.mark.parametrize("layers", [(0, 4), (3, 0)])
 def test_a_model_without_blocks_of_one_kind_is_cached_too(layers: tuple[int, int]) -> None:
-    pipeline = tiny_flux.build(num_layers=layers[0], num_single_layers=layers[1])
+    pipeline = flux.build(num_layers=layers[0], num_single_layers=layers[1])
     assert torch.equal(run(pipeline, uncached(4), SPEC).latents, _plain(pipeline, SPEC, 4))
     assert _kinds(run(pipeline, flux_program("1010"), SPEC)) == "1010"
 
@@ -274,7 +274,7 @@ def test_while_attached_a_list_is_itself_but_for_iteration(pipeline: Any) -> Non
 
 
 def test_an_uncached_pipeline_of_the_same_class_sees_nothing(pipeline: Any) -> None:
-    other = tiny_flux.build(seed=1)
+    other = flux.build(seed=1)
     alone = _plain(other, SPEC, STEPS)
     execution = Execution({"transformer": pipeline.transformer}, flux_program("10" * 4))
     with execution.attached():

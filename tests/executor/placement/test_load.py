@@ -17,7 +17,7 @@ from executor.engine.program import Branch, Column, Op, OpKind, Program
 from executor.placement.device import DeviceChoice, DtypeChoice
 from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
-from tests.executor import tiny_flux
+from tests.executor.tiny import flux
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -57,7 +57,7 @@ def test_the_configs_are_announced_as_they_are(checkpoint: Path, loaded: LoadedP
 
 
 def test_a_reload_is_bit_equal_to_the_pipeline_that_was_saved(checkpoint: Path) -> None:
-    expected = _picture(tiny_flux.build())
+    expected = _picture(flux.build())
     for _ in range(2):
         assert torch.equal(_picture(load(str(checkpoint)).pipeline), expected)
 
