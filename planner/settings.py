@@ -32,8 +32,13 @@ class Limits:
     message_bytes: int = 8 << 20
     prompt_bytes: int = 16 << 10
     program_bytes: int = 1 << 20
-    # An executor must not die of one picture: its memory grows with the pixels.
+    # An executor must not die of one run: its memory grows with the pixels, those of all frames
+    # of a film together. Enough for 129 frames of 720 x 1280.
     pixels: int = 4 << 20
+    film_pixels: int = 128 << 20
+    # Of the pictures that a run starts from: bytes of all, pixels of each.
+    picture_bytes: int = 6 << 20
+    input_pixels: int = 64 << 20
     name_bytes: int = 512
     request_id_bytes: int = 128
     page_size: int = 1000

@@ -33,6 +33,8 @@ FATAL = frozenset(
     }
 )
 CHANNEL_OPTIONS = (
+    # A run comes with the pictures that it starts from.
+    ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),

@@ -68,5 +68,6 @@ FAMILIES: Mapping[str, Mapping[str, BlockCall]] = {
         "single_transformer_blocks": _HIDDEN_FIRST,
     },
     "HunyuanVideo15Transformer3DModel": {"transformer_blocks": _HIDDEN_FIRST},
+    "LTXVideoTransformer3DModel": {"transformer_blocks": _HIDDEN_ONLY},
 }
 """Calling conventions by transformer class and block list."""

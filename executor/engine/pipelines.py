@@ -137,6 +137,7 @@ PIPELINES: Mapping[str, PipelineCall] = {
     "ZImagePipeline": PipelineCall(),
     "HunyuanVideoPipeline": PipelineCall(takes_negative_prompt=False, fps=24),
     "HunyuanVideo15Pipeline": PipelineCall(Guiding.GUIDER, fps=24),
+    "LTXPipeline": PipelineCall(fps=25),
 }
 """The pipeline classes that whole runs are made of."""
 

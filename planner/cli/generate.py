@@ -43,10 +43,14 @@ _DIAL_SECONDS = 15.0
 @click.option("--seed", type=_SEEDS, help="Of the initial noise.  [default: random]")
 @click.option("--height", type=int, help="Pixels.  [default: the model's]")
 @click.option("--width", type=int, help="Pixels.  [default: the model's]")
+@click.option("--frames", type=int, help="Of a film.  [default: the model's]")
+@click.option("--fps", type=int, help="Frames a second of a film.  [default: the model's]")
 @click.option("--guidance", type=float, help="Guidance scale.  [default: the model's]")
+@click.option("--negative-prompt", help="What guidance leads away from.")
+@click.option("--image", type=_FILE, multiple=True, help="A picture that the run starts from.")
 @click.option("--num-gpus", type=click.IntRange(1), help="Ranks of a local run.  [default: 1]")
 @click.option("--planner", metavar="HOST:PORT", help="Use this service instead of a local one.")
-@click.option("--out", type=_FILE, default=Path("image.png"), show_default=True)
+@click.option("--out", type=_FILE, help="[default: image.png, or video.mp4 for a film]")
 @click.option("--save-latents", type=_FILE, help="Keep the final latents (safetensors, fp32).")
 @click.option("--record", type=_FILE, help="Keep the record of what was executed (JSON).")
 def generate(
@@ -59,14 +63,18 @@ def generate(
     seed: int | None,
     height: int | None,
     width: int | None,
+    frames: int | None,
+    fps: int | None,
     guidance: float | None,
+    negative_prompt: str | None,
+    image: tuple[Path, ...],
     num_gpus: int | None,
     planner: str | None,
-    out: Path,
+    out: Path | None,
     save_latents: Path | None,
     record: Path | None,
 ) -> None:
-    """Generate a picture from a prompt, exactly as a plan says.
+    """Generate a picture or a film from a prompt, exactly as a plan says.
 
     With --planner a running service does it; without, a planner and an executor are brought up for
     this one run and stopped. The exit status is 1 when the run failed and 2 when the request was
@@ -76,7 +84,7 @@ def generate(
         raise click.UsageError("--num-gpus is for a local run; with --planner its executors decide")
     if (num_gpus or 1) > 1:
         raise click.UsageError("--num-gpus: multi-rank execution is not supported yet")
-    for file in (out, save_latents, record):
+    for file in (out or Path("image.png"), save_latents, record):
         if file is not None:
             _check_writable(file)
     spec = generation_spec(
@@ -89,7 +97,11 @@ def generate(
         seed=seed,
         height=height,
         width=width,
+        num_frames=frames,
+        fps=fps,
         guidance_scale=guidance,
+        negative_prompt=negative_prompt,
+        images=image,
         save_latents=save_latents is not None,
     )
     name = config_name(config)
@@ -105,8 +117,12 @@ def generate(
     except LocalServiceError as error:
         fail(str(error))
     document = record_document(finished)
-    results = {
-        out: artifacts["image.png"],
+    made = next(name for name in ("video.mp4", "image.png") if name in artifacts)
+    out = out or Path(made)
+    if out.suffix.lower() != Path(made).suffix:
+        click.echo(f"warning: {out} holds {Path(made).suffix[1:].upper()} data", err=True)
+    results: dict[Path | None, bytes] = {
+        out: artifacts[made],
         save_latents: artifacts.get("latents.safetensors", b""),
         record: (json.dumps(document, indent=1) + "\n").encode(),
     }
@@ -167,8 +183,9 @@ def _check(spec: generation_pb2.GenerationSpec, source_name: str) -> None:
         facts = find_model(spec.model)
     except InputError as error:
         raise click.UsageError(error.diagnostic.message) from None
-    asked = ("num_inference_steps", "height", "width", "guidance_scale")
+    asked = ("num_inference_steps", "height", "width", "num_frames", "guidance_scale")
     given = {field.name: value for field, value in spec.ListFields() if field.name in asked}
+    given["negative_prompt"] = spec.HasField("negative_prompt")
     request = Request(world_size=1, **given)
     diagnostics = compile_config(spec.config, facts, request, os.environ).diagnostics
     if has_errors(diagnostics):

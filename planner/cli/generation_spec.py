@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,16 @@ from planner.cli.plan_file import read_plan
 from planner.render.record import replay_program
 
 MAX_RECORD_BYTES = 64 << 20
+MAX_IMAGE_BYTES = 6 << 20
 
 
 def generation_spec(
-    *, config: str | None, plan: str | None, replay: Path | None, **given: Any
+    *,
+    config: str | None,
+    plan: str | None,
+    replay: Path | None,
+    images: Sequence[Path] = (),
+    **given: Any,
 ) -> generation_pb2.GenerationSpec:
     """The spec that the options make. Those given win over what a replayed record says.
 
@@ -25,6 +33,7 @@ def generation_spec(
         config: path of the acceleration config, or ``-``.
         plan: path of a plan file.
         replay: path of a record.
+        images: the pictures that the run starts from.
         given: fields of the spec; None where an option was left out.
 
     Raises:
@@ -37,6 +46,7 @@ def generation_spec(
         spec.config = _text(config)
     if plan is not None:
         spec.program.CopyFrom(read_plan(plan).program)
+    _add_images(spec, images)
     given["model"] = _absolute(given["model"])
     for name, value in given.items():
         if value is None:
@@ -49,6 +59,27 @@ def generation_spec(
         if not getattr(spec, name):
             raise click.UsageError(f"Missing option '--{name}'.")
     return spec
+
+
+def _add_images(spec: generation_pb2.GenerationSpec, paths: Sequence[Path]) -> None:
+    """The data of pictures; those of a replayed record have to be the same ones."""
+    if spec.images and len(paths) != len(spec.images):
+        raise click.UsageError(
+            f"the record's run started from {len(spec.images)} picture(s): give each by --image"
+        )
+    for i, path in enumerate(paths):
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_IMAGE_BYTES + 1)
+        except OSError as error:
+            raise click.UsageError(f"{path}: {error.strerror}") from None
+        if len(data) > MAX_IMAGE_BYTES:
+            raise click.UsageError(f"{path}: has more than {MAX_IMAGE_BYTES} bytes")
+        if i == len(spec.images):
+            spec.images.add()
+        elif spec.images[i].sha256 != hashlib.sha256(data).hexdigest():
+            raise click.UsageError(f"{path}: is not the picture that the record's run started from")
+        spec.images[i].data = data
 
 
 def _absolute(model: str | None) -> str | None:
@@ -88,7 +119,11 @@ def _fill(spec: generation_pb2.GenerationSpec, recorded: Any) -> None:
             # Another source of the plan would take the place of the recorded steps.
             raise ValueError(f"spec.{name}: has no place in a record, whose steps are the plan")
         try:
-            setattr(spec, name, value)
+            if name == "images":
+                # Which pictures they were; they themselves come by --image.
+                spec.images.extend(generation_pb2.InputImage(sha256=each) for each in value)
+            else:
+                setattr(spec, name, value)
         except AttributeError:
             raise ValueError(f"spec.{name}: is unknown") from None
         except (TypeError, ValueError):

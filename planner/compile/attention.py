@@ -15,7 +15,7 @@ from planner.models.facts import ModelFacts
 
 _KEY = "attention_backend"
 # Their transformers mask the padding of the prompt.
-_MASKED_FAMILIES = ("hunyuan_video", "hunyuan_video_15")
+_MASKED_FAMILIES = ("hunyuan_video", "hunyuan_video_15", "ltx")
 
 
 def resolve_attention_backend(

@@ -10,7 +10,7 @@ from planner.compile.device import is_device
 from planner.config.acceleration import AccelerationConfig
 from planner.diagnostics import Severity
 from planner.models.facts import ModelFacts
-from planner.models.guidance import GuidanceKind
+from planner.models.guidance import GuidanceKind, NegativePrompt
 
 MAX_STEPS = 1000
 MAX_SIDE = 16384
@@ -32,6 +32,8 @@ class Request:
     negative_prompt: bool = False
     # Where it will run, if that is known: "cpu", or a compute capability as "sm90".
     device: str | None = None
+    # Width and height of the first picture that the run starts from.
+    picture: tuple[int, int] | None = None
 
     @property
     def steps(self) -> int:
@@ -43,6 +45,9 @@ class Request:
 def with_defaults(request: Request, model: ModelFacts) -> Request:
     """Fills in what the model has a default for."""
     defaults = model.defaults
+    if defaults.follows_picture and request.picture and request.height is request.width is None:
+        height, width = defaults.size_for(request.picture)
+        request = replace(request, height=height, width=width)
     given = {
         name: getattr(defaults, name)
         for name in ("num_inference_steps", "height", "width", "num_frames")
@@ -83,6 +88,25 @@ def check_request(source: AccelerationConfig, model: ModelFacts, request: Reques
                 ("guidance_scale",),
                 "this model runs without guidance: guidance_scale has no effect",
             )
+    _check_negative_prompt(source, model, request)
+
+
+def _check_negative_prompt(source: AccelerationConfig, model: ModelFacts, request: Request) -> None:
+    guidance = model.guidance
+    if not request.negative_prompt:
+        return
+    if guidance.negative_prompt is NegativePrompt.UNUSED:
+        why = "this model runs without one"
+    elif not guidance.is_on(request.guidance_scale, negative_prompt=True):
+        why = f"with guidance_scale {guidance.scale(request.guidance_scale):g} there is no guidance"
+    else:
+        return
+    source.report(
+        Severity.WARNING,
+        "negative-prompt-without-effect",
+        ("negative_prompt",),
+        f"{why}: negative_prompt has no effect",
+    )
 
 
 def _check_frames(source: AccelerationConfig, model: ModelFacts, request: Request) -> None:

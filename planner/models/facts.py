@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind
@@ -67,7 +68,8 @@ class ModelDefaults:
     """What a request gets that does not say, which is what the pipeline's call does.
 
     Sizes in pixels, ``size_multiple`` of both sides. ``num_frames`` None: it makes pictures; else
-    one more than a multiple of ``frame_multiple``.
+    one more than a multiple of ``frame_multiple``. ``follows_picture``: the size has the
+    proportions of the picture that the run starts from, at the area of the default one.
     """
 
     num_inference_steps: int
@@ -76,6 +78,19 @@ class ModelDefaults:
     size_multiple: int
     num_frames: int | None = None
     frame_multiple: int = 1
+    follows_picture: bool = False
+
+    def size_for(self, picture: tuple[int, int]) -> tuple[int, int]:
+        """Height and width for a picture of this width and height, as diffusers chooses them."""
+        width, height = picture
+        ratio = width / height
+        target = math.sqrt(self.height * self.width * ratio)
+        multiple = self.size_multiple
+
+        def side(pixels: float) -> int:
+            return max(round(pixels / 32) * 32 // multiple * multiple, multiple)
+
+        return side(target / ratio), side(target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +110,7 @@ class ModelFacts:
 
     ``groups`` are in the order in which one step runs them. ``shapes`` and ``sequence`` say what a
     forward multiplies; a model without them has no cost estimate. Without ``handover`` every
-    target runs in every step.
+    target runs in every step. A run starts from 1 to ``max_pictures`` pictures, or from none.
     """
 
     architecture: Architecture
@@ -105,6 +120,7 @@ class ModelFacts:
     handover: Handover | None = None
     sequence: SequenceRule | None = None
     shapes: tuple[Shape, ...] = ()
+    max_pictures: int = 0
 
     @property
     def guidance_embeds(self) -> bool:

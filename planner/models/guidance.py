@@ -16,32 +16,49 @@ class GuidanceKind(Enum):
     """One forward of twice the batch."""
 
 
+class NegativePrompt(Enum):
+    """What a negative prompt is to guidance."""
+
+    UNUSED = "unused"
+    OPTIONAL = "optional"
+    """Without one, guidance leads away from the empty prompt."""
+    REQUIRED = "required"
+    """Without one, there is no guidance."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """``argument`` of the pipeline's call takes the scale; without one it is ``default_scale``.
+    """A request without a scale gets ``default_scale``.
 
-    Guidance runs the transformer twice as soon as the scale exceeds ``threshold`` and, where the
-    pipeline ``needs_negative_prompt``, one is given.
+    Guidance runs the transformer twice as soon as the scale exceeds ``threshold`` (``below_too``:
+    or falls below it) and, where a negative prompt is REQUIRED, one is given.
     """
 
     kind: GuidanceKind = GuidanceKind.NONE
     default_scale: float | None = None
-    argument: str = "guidance_scale"
     threshold: float = 1.0
-    needs_negative_prompt: bool = False
+    below_too: bool = False
+    negative_prompt: NegativePrompt = NegativePrompt.UNUSED
 
     def forwards(self, scale: float | None, *, negative_prompt: bool = False) -> int:
         """Forwards of one step."""
-        return 2 if self.kind is GuidanceKind.SEPARATE and self._on(scale, negative_prompt) else 1
+        separate = self.kind is GuidanceKind.SEPARATE
+        return 2 if separate and self.is_on(scale, negative_prompt=negative_prompt) else 1
 
     def batch(self, scale: float | None, *, negative_prompt: bool = False) -> int:
         """Rows of the batch of one forward, for one picture or film."""
-        return 2 if self.kind is GuidanceKind.BATCHED and self._on(scale, negative_prompt) else 1
+        batched = self.kind is GuidanceKind.BATCHED
+        return 2 if batched and self.is_on(scale, negative_prompt=negative_prompt) else 1
 
-    def _on(self, scale: float | None, negative_prompt: bool) -> bool:
-        scale = self.default_scale if scale is None else scale
-        wanted = scale is not None and scale > self.threshold
-        return wanted and (negative_prompt or not self.needs_negative_prompt)
+    def scale(self, asked: float | None) -> float:
+        """The scale of a request, which may leave it open."""
+        return (self.default_scale or 0.0) if asked is None else asked
+
+    def is_on(self, asked: float | None, *, negative_prompt: bool) -> bool:
+        """Whether the transformer runs on the negative prompt too."""
+        scale = self.scale(asked)
+        wanted = scale > self.threshold or (self.below_too and scale < self.threshold)
+        return wanted and (negative_prompt or self.negative_prompt is not NegativePrompt.REQUIRED)
 
 
 NO_GUIDANCE = Guidance()

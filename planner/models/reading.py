@@ -54,6 +54,11 @@ def levels(config: Mapping[str, Any], key: str, default: int) -> int:
     return len(_entries(config, key)) if key in config else default
 
 
+def halvings(config: Mapping[str, Any], key: str, default: int) -> int:
+    """How many entries are true of a list that says for every level whether it halves."""
+    return sum(each is True for each in _entries(config, key)) if key in config else default
+
+
 def counts(config: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
     """A list of as many numbers as the default has."""
     if key not in config:

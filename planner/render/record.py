@@ -36,7 +36,10 @@ def record_document(generation: generation_pb2.Generation) -> dict[str, Any]:
         "executor": generation.executor,
         "attempt": generation.attempt,
         # Not by MessageToDict, which writes 64-bit integers as texts.
-        "spec": {field.name: value for field, value in spec.ListFields()},
+        "spec": {
+            field.name: [image.sha256 for image in value] if field.name == "images" else value
+            for field, value in spec.ListFields()
+        },
         "program": MessageToDict(program, preserving_proto_field_name=True),
         "steps": steps,
         "computed_steps": sum(any(op["kind"] == "FULL" for op in s["ops"]) for s in steps),

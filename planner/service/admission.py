@@ -20,6 +20,7 @@ from planner.dispatch.matching import Offer, Requirement, differences
 from planner.errors import Violation, invalid, invalid_config
 from planner.models.facts import Architecture
 from planner.service.models import Model
+from planner.service.pictures import count_faults, digest, picture_size
 
 _MAX_COLUMNS = 256
 # A seed that a person can still read aloud.
@@ -49,6 +50,11 @@ def compiled_plan(
 
 def admit(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]) -> Admitted:
     """Compiles a spec for the executors that are connected; which of them matches is not asked."""
+    faults = list(count_faults(len(spec.images), model.facts))
+    if spec.HasField("fps") and model.facts.defaults.num_frames is None:
+        faults.append(Violation("spec.fps", "this model makes pictures, not films"))
+    if faults:
+        raise invalid(faults)
     compilation = _compile(spec, model, offers)
     program, plan, diagnostics = compiled_plan(compilation)
     filled = generation_pb2.GenerationSpec()
@@ -59,6 +65,10 @@ def admit(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]
     filled.num_inference_steps = program.num_inference_steps
     filled.height = request.height
     filled.width = request.width
+    if request.num_frames is not None:
+        filled.num_frames = request.num_frames
+    for image in filled.images:
+        image.sha256 = digest(image.data)
     if not spec.HasField("seed"):
         filled.seed = secrets.randbits(_SEED_BITS)
     return Admitted(Requirement.of(model.name, program), filled, plan, diagnostics)
@@ -93,6 +103,9 @@ def _request(spec: generation_pb2.GenerationSpec, world_size: int | None) -> Req
         height=spec.height if spec.HasField("height") else None,
         width=spec.width if spec.HasField("width") else None,
         guidance_scale=spec.guidance_scale if spec.HasField("guidance_scale") else None,
+        num_frames=spec.num_frames if spec.HasField("num_frames") else None,
+        negative_prompt=spec.HasField("negative_prompt"),
+        picture=picture_size(spec.images[0]) if spec.images else None,
     )
 
 

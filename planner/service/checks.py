@@ -9,10 +9,12 @@ from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2
 
 from planner.errors import Violation, invalid
+from planner.service.pictures import picture_faults
 from planner.settings import Limits
 
 _MAX_WORLD_SIZE = 4096
 _MAX_CONFIGS = 16
+_MAX_FPS = 120
 _MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -34,6 +36,13 @@ def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limit
         found.append(Violation("spec.prompt", "is empty"))
     if len(spec.prompt.encode()) > limits.prompt_bytes:
         found.append(Violation("spec.prompt", f"is longer than {limits.prompt_bytes} bytes"))
+    if len(spec.negative_prompt.encode()) > limits.prompt_bytes:
+        found.append(
+            Violation("spec.negative_prompt", f"is longer than {limits.prompt_bytes} bytes")
+        )
+    if spec.HasField("fps") and not 1 <= spec.fps <= _MAX_FPS:
+        found.append(Violation("spec.fps", f"{spec.fps} is not allowed; allowed: 1 to {_MAX_FPS}"))
+    found.extend(picture_faults(spec.images, limits))
     if spec.HasField("program") and spec.program.ByteSize() > limits.program_bytes:
         found.append(Violation("spec.program", f"is larger than {limits.program_bytes} bytes"))
     if found:
@@ -41,7 +50,7 @@ def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limit
 
 
 def check_size(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
-    """Refuses a picture that is larger than executors are to draw; defaults are filled in."""
+    """Refuses what is larger than executors are to draw; defaults are filled in."""
     pixels = spec.height * spec.width
     if pixels > limits.pixels:
         text = (
@@ -49,6 +58,13 @@ def check_size(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
             "that this service takes"
         )
         raise invalid([Violation(name, text) for name in ("height", "width")])
+    pixels *= spec.num_frames
+    if pixels > limits.film_pixels:
+        text = (
+            f"{spec.num_frames} x {spec.height} x {spec.width} are {pixels} pixels, more than the "
+            f"{limits.film_pixels} of a film that this service takes"
+        )
+        raise invalid([Violation(name, text) for name in ("num_frames", "height", "width")])
 
 
 def check_acquire(request: dispatch_pb2.AcquireLeaseRequest, limits: Limits) -> None:

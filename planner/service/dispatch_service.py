@@ -69,7 +69,8 @@ class DispatchService(DispatchServiceServicer):
             session = self._dispatcher.attach(lease, found)
             try:
                 if not attach.resume:
-                    for message in plan_messages(found.plan, found.spec):
+                    images = self._store.images(generation)
+                    for message in plan_messages(found.plan, found.spec, images):
                         yield message
                 attached = dispatch_pb2.Attached(next_step=lease.steps_done)
                 yield dispatch_pb2.RunLeaseResponse(attached=attached)

@@ -21,6 +21,7 @@ from planner.service.watch import Watch
 from planner.settings import Limits
 from planner.store.artifacts import ArtifactFiles
 from planner.store.interface import Store
+from planner.store.messages import without_pictures
 
 _DEFAULT_PAGE = 100
 # A page ends here even where it holds fewer generations: clients accept 4 MiB by default.
@@ -52,7 +53,9 @@ class GenerationService(GenerationServiceServicer):
         if request.validate_only:
             admitted = self._creation.admit(request)
             return generation_pb2.CreateGenerationResponse(
-                generation=generation_pb2.Generation(spec=admitted.spec, plan=admitted.plan),
+                generation=generation_pb2.Generation(
+                    spec=without_pictures(admitted.spec), plan=admitted.plan
+                ),
                 diagnostics=admitted.diagnostics,
             )
         created, diagnostics = self._creation.create(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
 import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
@@ -37,9 +37,11 @@ async def first_attach(
 
 
 def plan_messages(
-    plan: plan_pb2.Plan, spec: generation_pb2.GenerationSpec
+    plan: plan_pb2.Plan,
+    spec: generation_pb2.GenerationSpec,
+    images: Sequence[generation_pb2.InputImage],
 ) -> Iterator[dispatch_pb2.RunLeaseResponse]:
-    """The header, then the steps in batches."""
+    """The header, then the steps in batches; ``images`` have the data that the spec lacks."""
     program = plan_pb2.Program()
     program.CopyFrom(plan.program)
     del program.steps[:]
@@ -47,6 +49,8 @@ def plan_messages(
     bare.CopyFrom(spec)
     bare.ClearField("config")
     bare.ClearField("program")
+    bare.ClearField("images")
+    bare.images.extend(images)
     steps = plan.program.steps
     yield dispatch_pb2.RunLeaseResponse(
         header=dispatch_pb2.RunHeader(

@@ -23,7 +23,11 @@ class Store(Protocol):
     def request(self, request_id: str) -> tuple[str, bytes] | None:
         """Generation and digest of an accepted request."""
 
-    def generation(self, generation: str) -> generation_pb2.Generation | None: ...
+    def generation(self, generation: str) -> generation_pb2.Generation | None:
+        """Without the data of the pictures that it starts from."""
+
+    def images(self, generation: str) -> Sequence[generation_pb2.InputImage]:
+        """Those pictures with their data."""
 
     def page(
         self, before: int | None, limit: int

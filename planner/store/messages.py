@@ -22,6 +22,15 @@ def timestamp(seconds: float) -> Timestamp:
     return message
 
 
+def without_pictures(spec: generation_pb2.GenerationSpec) -> generation_pb2.GenerationSpec:
+    """The spec as responses show it: of its pictures only the checksums."""
+    shown = generation_pb2.GenerationSpec()
+    shown.CopyFrom(spec)
+    for image in shown.images:
+        image.ClearField("data")
+    return shown
+
+
 def summary(row: sqlite3.Row) -> generation_pb2.Generation:
     """A generation without plan, record and artifacts."""
     message = generation_pb2.Generation(

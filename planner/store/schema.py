@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 
 # One row of `leases` exists exactly while its generation is RUNNING.
 _TABLES = """
@@ -33,6 +33,12 @@ CREATE TABLE generations (
 ) STRICT;
 CREATE INDEX queue ON generations (requirement, number) WHERE state = 1;
 CREATE INDEX queue_deadlines ON generations (queue_deadline) WHERE state = 1;
+
+-- The pictures that unfinished work starts from.
+CREATE TABLE images (
+  generation TEXT PRIMARY KEY REFERENCES generations (generation),
+  body BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE events (
   generation TEXT NOT NULL REFERENCES generations (generation),

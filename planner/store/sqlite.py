@@ -52,7 +52,7 @@ class SqliteStore:
                     new.request_digest,
                     new.requirement,
                     State.QUEUED.value,
-                    new.spec.SerializeToString(),
+                    messages.without_pictures(new.spec).SerializeToString(),
                     new.plan.SerializeToString(),
                     new.plan.plan_id,
                     new.plan.program.num_inference_steps,
@@ -60,6 +60,12 @@ class SqliteStore:
                     new.queue_deadline,
                 ),
             )
+            if new.spec.images:
+                images = generation_pb2.GenerationSpec(images=new.spec.images)
+                self._db.execute(
+                    "INSERT INTO images (generation, body) VALUES (?, ?)",
+                    (new.generation, images.SerializeToString()),
+                )
             planned = generation_pb2.Planned(plan=new.plan, diagnostics=new.diagnostics)
             self._events.append(new.generation, generation_pb2.GenerationEvent(planned=planned))
             self._append_queued(new.generation, position, "")
@@ -86,6 +92,12 @@ class SqliteStore:
                 )
             ]
         return messages.generation(row, artifacts)
+
+    def images(self, generation: str) -> Sequence[generation_pb2.InputImage]:
+        row = self._db.execute(
+            "SELECT body FROM images WHERE generation = ?", (generation,)
+        ).fetchone()
+        return [] if row is None else generation_pb2.GenerationSpec.FromString(row["body"]).images
 
     def page(
         self, before: int | None, limit: int
@@ -275,6 +287,7 @@ class SqliteStore:
                 generation,
             ),
         )
+        self._db.execute("DELETE FROM images WHERE generation = ?", (generation,))
         finished = self.generation(generation)
         self._events.append(generation, generation_pb2.GenerationEvent(finished=finished))
 

@@ -8,6 +8,7 @@ from planner.models.facts import ModelFacts
 from planner.models.families.flux1 import flux
 from planner.models.families.flux2 import flux2, flux2_klein
 from planner.models.families.hunyuan_video import hunyuan_video, hunyuan_video_15
+from planner.models.families.ltx import ltx
 from planner.models.families.qwen_image import (
     qwen_image,
     qwen_image_edit,
@@ -31,5 +32,6 @@ FAMILIES: Mapping[str, Callable[[Configs], ModelFacts]] = {
     "ZImagePipeline": z_image,
     "HunyuanVideoPipeline": hunyuan_video,
     "HunyuanVideo15Pipeline": hunyuan_video_15,
+    "LTXPipeline": ltx,
 }
 """Facts by ``_class_name`` of a checkpoint's ``model_index.json``."""

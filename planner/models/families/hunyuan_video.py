@@ -14,7 +14,7 @@ from planner.models.facts import (
     Target,
 )
 from planner.models.families.flux1 import double_block, single_block
-from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind
+from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind, NegativePrompt
 from planner.models.layers import (
     Attention,
     Layers,
@@ -31,6 +31,14 @@ from planner.models.reading import Configs, channels, count, flag, ratio
 _PROMPT, _GLYPH, _PICTURE = 1000, 256, 729
 _SIZES = {640: (480, 848), 960: (720, 1280)}
 """Height and width of 16 : 9 that the pipeline chooses for a ``target_size``."""
+_WHOLE_RUN = {
+    "_class_name": "ClassifierFreeGuidance",
+    "use_original_formulation": False,
+    "start": 0.0,
+    "stop": 1.0,
+    "enabled": True,
+}
+"""The guider that runs two forwards in every step."""
 
 
 def hunyuan_video(configs: Configs) -> ModelFacts:
@@ -92,7 +100,6 @@ def hunyuan_video_15(configs: Configs) -> ModelFacts:
         num_attention_heads=count(config, "num_attention_heads", 16),
         attention_head_dim=channels(config, "attention_head_dim", 128),
     )
-    guider = configs.get("guider/guider_config.json", {})
     return ModelFacts(
         architecture=Architecture("hunyuan_video_15", "HunyuanVideo15Pipeline", (target,)),
         groups=(BlockGroup(target.name, ("transformer_blocks",)),),
@@ -104,9 +111,7 @@ def hunyuan_video_15(configs: Configs) -> ModelFacts:
             num_frames=121,
             frame_multiple=temporal,
         ),
-        guidance=Guidance(
-            GuidanceKind.SEPARATE, ratio(guider, "guidance_scale", 7.5), "guider.guidance_scale"
-        ),
+        guidance=_guider(configs.get("guider/guider_config.json", {})),
         sequence=SequenceRule(
             patch=spatial * patch,
             frames=temporal,
@@ -116,6 +121,19 @@ def hunyuan_video_15(configs: Configs) -> ModelFacts:
             vision_in_text=True,
         ),
         shapes=(_shape_15(target, config, patch),),
+    )
+
+
+def _guider(config: Mapping[str, Any]) -> Guidance:
+    """The guidance of a guider that runs in every step."""
+    given = {key: config[key] for key in _WHOLE_RUN if key in config}
+    if given != {key: _WHOLE_RUN[key] for key in given}:
+        raise ValueError(f"the guider's {given} is not supported, only {_WHOLE_RUN}")
+    return Guidance(
+        GuidanceKind.SEPARATE,
+        ratio(config, "guidance_scale", 7.5),
+        below_too=True,
+        negative_prompt=NegativePrompt.OPTIONAL,
     )
 
 

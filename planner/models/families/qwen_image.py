@@ -13,7 +13,7 @@ from planner.models.facts import (
     ModelFacts,
     Target,
 )
-from planner.models.guidance import Guidance, GuidanceKind
+from planner.models.guidance import Guidance, GuidanceKind, NegativePrompt
 from planner.models.layers import (
     Attention,
     Layers,
@@ -45,9 +45,9 @@ def qwen_image_edit(configs: Configs) -> ModelFacts:
 
 
 def qwen_image_edit_plus(configs: Configs) -> ModelFacts:
-    """Several pictures, of which one is assumed: small in the prompt, large as latents."""
+    """Up to three pictures, of which one is counted: small in the prompt, large as latents."""
     prompt = _PROMPT + _SMALL_PICTURE
-    return _facts(configs, "QwenImageEditPlusPipeline", prompt=prompt, pictures=1)
+    return _facts(configs, "QwenImageEditPlusPipeline", prompt=prompt, pictures=3)
 
 
 def _facts(configs: Configs, pipeline_class: str, *, prompt: int, pictures: int) -> ModelFacts:
@@ -66,12 +66,13 @@ def _facts(configs: Configs, pipeline_class: str, *, prompt: int, pictures: int)
     return ModelFacts(
         architecture=Architecture("qwen_image", pipeline_class, (target,)),
         groups=(BlockGroup(target.name, ("transformer_blocks",)),),
-        defaults=ModelDefaults(50, size, size, multiple),
-        guidance=Guidance(GuidanceKind.SEPARATE, 4.0, "true_cfg_scale", needs_negative_prompt=True),
+        defaults=ModelDefaults(50, size, size, multiple, follows_picture=pictures > 0),
+        guidance=Guidance(GuidanceKind.SEPARATE, 4.0, negative_prompt=NegativePrompt.REQUIRED),
         sequence=SequenceRule(
-            patch=multiple, prompt=prompt, reference=pictures * (1024 // multiple) ** 2
+            patch=multiple, prompt=prompt, reference=(1024 // multiple) ** 2 if pictures else 0
         ),
         shapes=(_shape(target, transformer),),
+        max_pictures=pictures,
     )
 
 

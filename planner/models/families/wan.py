@@ -14,7 +14,7 @@ from planner.models.facts import (
     ModelFacts,
     Target,
 )
-from planner.models.guidance import Guidance, GuidanceKind
+from planner.models.guidance import Guidance, GuidanceKind, NegativePrompt
 from planner.models.layers import (
     Attention,
     Layers,
@@ -91,7 +91,7 @@ def _facts(configs: Configs, pipeline_class: str) -> ModelFacts:
             num_frames=81,
             frame_multiple=temporal,
         ),
-        guidance=Guidance(GuidanceKind.SEPARATE, 5.0),
+        guidance=Guidance(GuidanceKind.SEPARATE, 5.0, negative_prompt=NegativePrompt.OPTIONAL),
         handover=handover,
         sequence=SequenceRule(
             patch=multiple,
@@ -103,6 +103,7 @@ def _facts(configs: Configs, pipeline_class: str) -> ModelFacts:
             _shape(target, transformers[target.name], patch, expanded=expanded)
             for target in targets
         ),
+        max_pictures=1 if pipeline_class == "WanImageToVideoPipeline" else 0,
     )
 
 

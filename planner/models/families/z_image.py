@@ -10,7 +10,7 @@ from planner.models.facts import (
     ModelFacts,
     Target,
 )
-from planner.models.guidance import Guidance, GuidanceKind
+from planner.models.guidance import Guidance, GuidanceKind, NegativePrompt
 from planner.models.layers import (
     Attention,
     Layers,
@@ -54,7 +54,9 @@ def z_image(configs: Configs) -> ModelFacts:
         architecture=Architecture("z_image", "ZImagePipeline", (target,)),
         groups=(BlockGroup(target.name, ("layers",), (Rows.JOINT,)),),
         defaults=ModelDefaults(50, 1024, 1024, multiple),
-        guidance=Guidance(GuidanceKind.BATCHED, 5.0, threshold=0.0),
+        guidance=Guidance(
+            GuidanceKind.BATCHED, 5.0, threshold=0.0, negative_prompt=NegativePrompt.OPTIONAL
+        ),
         sequence=SequenceRule(patch=multiple, prompt=512, multiple=32),
         shapes=(
             _shape(

@@ -19,7 +19,7 @@ def planner() -> Iterator[ScriptedPlanner]:
 
 @pytest.fixture
 def agent(loaded: LoadedPipeline, planner: ScriptedPlanner) -> Iterator[Agent]:
-    agent = Agent(loaded, planner)
+    agent = Agent(loaded, planner.address)
     agent.thread.start()
     yield agent
     agent.stop()

@@ -13,7 +13,6 @@ from executor.agent.runner import Runner
 from executor.agent.shutdown import Shutdown
 from executor.codec import executor_to_proto
 from executor.placement.load import LoadedPipeline
-from tests.executor.agent.scripted_planner import ScriptedPlanner
 
 JOIN_SECONDS = 20.0
 DELIVERY_SECONDS = 10.0
@@ -22,7 +21,8 @@ DELIVERY_SECONDS = 10.0
 class Agent:
     """The loop of an executor, in a thread."""
 
-    def __init__(self, loaded: LoadedPipeline, planner: ScriptedPlanner) -> None:
+    def __init__(self, loaded: LoadedPipeline, planner: str) -> None:
+        """``planner`` is its address."""
         log = structlog.get_logger("executor").bind(executor="here")
         # Not entered: signals belong to the main thread.
         self.shutdown = Shutdown(drain_seconds=60)
@@ -36,7 +36,7 @@ class Agent:
             delivery_seconds=DELIVERY_SECONDS,
         )
         self.dialer = Dialer(
-            planner.address,
+            planner,
             executor_to_proto("here", loaded),
             stop=self.shutdown.requested,
             log=log,

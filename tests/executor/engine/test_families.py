@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from executor.engine.execution import Execution
-from executor.engine.families import FAMILIES, PIPELINES
+from executor.engine.families import FAMILIES
+from executor.engine.pipelines import PIPELINES
 from executor.engine.program import (
     AdaptiveRule,
     Branch,

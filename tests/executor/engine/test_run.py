@@ -33,8 +33,8 @@ from executor.engine.run import (
     run,
 )
 from executor.engine.step_clock import StepClock
-from tests.executor.tiny import flux
 from tests.executor.engine.programs import LISTS, decided, flux_program, uncached
+from tests.executor.tiny import flux
 
 SPEC = RunSpec(prompt="a red circle", height=32, width=32, seed=7, guidance_scale=3.5)
 STEPS = 8

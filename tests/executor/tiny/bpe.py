@@ -1,4 +1,4 @@
-"""Small byte-pair vocabularies, trained in code: of bytes as Qwen has them, of text as Llama has it."""
+"""Small byte-pair vocabularies, trained in code: bytes as Qwen has them, text as Llama has it."""
 
 from __future__ import annotations
 

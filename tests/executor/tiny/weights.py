@@ -1,4 +1,4 @@
-"""Seeded weights in which every block matters: none of a model's zero or unset parameters is left."""
+"""Seeded weights in which every block matters: none of a model's parameters is left zero."""
 
 from __future__ import annotations
 

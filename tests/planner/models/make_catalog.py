@@ -202,6 +202,16 @@ def entries() -> dict[str, dict[str, Any]]:
             ),
             _DEFAULTS.format("HunyuanVideoTransformer3DModel"),
         ),
+        "Lightricks/LTX-Video": _entry(
+            "LTXPipeline",
+            ("LTXVideoTransformer3DModel", {}),
+            (
+                "AutoencoderKLLTXVideo",
+                {},
+                ("patch_size", "patch_size_t", "spatio_temporal_scaling"),
+            ),
+            _DEFAULTS.format("LTXVideoTransformer3DModel"),
+        ),
         "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v": _hunyuan_15(640),
         "hunyuanvideo-community/HunyuanVideo-1.5-720p_t2v": _hunyuan_15(960),
     }

@@ -10,8 +10,9 @@ import diffusers
 import pytest
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
 
+from executor.engine.pipelines import PIPELINES, Pictures
 from planner.models.catalog import NAMED, SOURCES
-from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind
+from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind, NegativePrompt
 from planner.models.layers import Rows
 from planner.models.resolve import UnknownModelError, from_configs, from_name
 from tests.planner.models import make_catalog
@@ -21,6 +22,7 @@ HUNYUAN = "hunyuanvideo-community/HunyuanVideo"
 HUNYUAN_15 = "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"
 HUNYUAN_15_LARGE = "hunyuanvideo-community/HunyuanVideo-1.5-720p_t2v"
 Z_IMAGE = "Tongyi-MAI/Z-Image-Turbo"
+OPTIONAL = NegativePrompt.OPTIONAL
 KLEIN = "black-forest-labs/FLUX.2-klein-4B"
 
 
@@ -48,9 +50,22 @@ def test_defaults_are_those_of_the_pipelines_call(name: str) -> None:
     assert facts.sequence is not None
     if "max_sequence_length" in call and not facts.sequence.reference:
         assert facts.sequence.prompt == call["max_sequence_length"].default
-    guidance = facts.guidance
-    if guidance.kind is not GuidanceKind.NONE and guidance.argument in call:
-        assert guidance.default_scale == call[guidance.argument].default
+    argument = PIPELINES[facts.architecture.pipeline_class].guiding.value
+    if facts.guidance.kind is not GuidanceKind.NONE and argument is not None:
+        assert facts.guidance.default_scale == call[argument].default
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_executor_gives_pictures_and_negative_prompts_where_they_have_an_effect(
+    name: str,
+) -> None:
+    facts = from_name(name)
+    call = PIPELINES[facts.architecture.pipeline_class]
+    uses = facts.guidance.negative_prompt is not NegativePrompt.UNUSED
+    assert call.takes_negative_prompt is uses
+    most = {Pictures.NONE: {0}, Pictures.ONE: {1}, Pictures.LIST: {3}}
+    assert facts.max_pictures in most[call.pictures]
+    assert (call.fps is None) is (facts.defaults.num_frames is None)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +131,16 @@ def test_lengths(name: str, size: tuple[int, int, int | None], tokens: tuple[int
         ("black-forest-labs/FLUX.1-schnell", NO_GUIDANCE),
         (KLEIN, NO_GUIDANCE),
         ("black-forest-labs/FLUX.2-klein-base-4B", Guidance(GuidanceKind.SEPARATE, 4.0)),
-        (WAN, Guidance(GuidanceKind.SEPARATE, 5.0)),
-        (Z_IMAGE, Guidance(GuidanceKind.BATCHED, 5.0, threshold=0.0)),
+        (WAN, Guidance(GuidanceKind.SEPARATE, 5.0, negative_prompt=OPTIONAL)),
+        (
+            Z_IMAGE,
+            Guidance(GuidanceKind.BATCHED, 5.0, threshold=0.0, negative_prompt=OPTIONAL),
+        ),
         (HUNYUAN, Guidance(GuidanceKind.EMBEDDED, 6.0)),
-        (HUNYUAN_15, Guidance(GuidanceKind.SEPARATE, 6.0, "guider.guidance_scale")),
+        (
+            HUNYUAN_15,
+            Guidance(GuidanceKind.SEPARATE, 6.0, below_too=True, negative_prompt=OPTIONAL),
+        ),
     ],
 )
 def test_guidance(name: str, guidance: Guidance) -> None:

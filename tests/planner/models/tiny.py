@@ -129,6 +129,18 @@ def _hunyuan_15(model: nn.Module) -> object:
     )
 
 
+def _ltx(model: nn.Module) -> object:
+    return model(
+        hidden_states=torch.randn(1, 48, 8),
+        encoder_hidden_states=torch.randn(1, TEXT, 32),
+        timestep=torch.ones(1),
+        encoder_attention_mask=torch.ones(1, TEXT),
+        num_frames=3,
+        height=4,
+        width=4,
+    )
+
+
 _HEADS = {"num_attention_heads": 4, "attention_head_dim": 16}
 _FLUX = {
     "in_channels": 16,
@@ -278,6 +290,22 @@ TINY = {
         | _HEADS,
         TokenCounts(32, TEXT + 5 + 7, TEXT, glyph=5, vision=7),
         _hunyuan_15,
+        {},
+    ),
+    "ltx": Tiny(
+        "LTXPipeline",
+        "LTXVideoTransformer3DModel",
+        {
+            "in_channels": 8,
+            "out_channels": 8,
+            "num_layers": 3,
+            "cross_attention_dim": 48,
+            "caption_channels": 32,
+            "num_attention_heads": 4,
+            "attention_head_dim": 12,
+        },
+        TokenCounts(48, TEXT, TEXT),
+        _ltx,
         {},
     ),
 }
