@@ -19,6 +19,7 @@ from planner.config.schema import (
     MaskBins,
     ParallelismConfig,
     QuantizeConfig,
+    QuantType,
     Section,
     TargetCacheConfig,
 )
@@ -289,8 +290,20 @@ def _report_invalid(
     else:
         where = dotted((key, *path))
         message = f"{shown(wrong)} is not allowed for {where}; allowed: {allowed(info, wrong)}"
-        hint = remedy(key, info, value)
+        hint = _nested_remedy(key, path, wrong) or remedy(key, info, value)
     config.report(Severity.ERROR, code, (*parent, key, *path), message, hint)
+
+
+def _nested_remedy(key: str, path: Path, wrong: Any) -> str:
+    """A hint for a value of a key whose type is no scalar."""
+    if not isinstance(wrong, str):
+        return ""
+    if key == "components_to_quantize" and wrong in get_args(Component) and not path:
+        return f"{key}: [{wrong}]"
+    if path[-1:] == ("quant_type",) or (key == "precision_plan" and path):
+        close = closest(wrong, (*get_args(QuantType), *QUANT_TYPES))
+        return f"did you mean {close}?" if close else ""
+    return ""
 
 
 def _report_component_keys(config: AccelerationConfig, path: Path, value: dict[str, Any]) -> None:
