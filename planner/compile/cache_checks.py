@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from planner.compile.effects import note_effects
 from planner.compile.plan import Branch
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import CacheConfig
@@ -21,6 +22,7 @@ def check_cache(
     """Reports every fault that one look at the section, the model and the step count finds."""
     _check_branches(config, cache, len(branches))
     _check_steps(config, cache, steps)
+    note_effects(config, len(model.architecture.targets), len(branches), steps)
     if cache.secondary is not None and len(model.architecture.targets) == 1:
         config.report(
             Severity.WARNING,

@@ -12,15 +12,22 @@ from planner.diagnostics import Severity
 _SECTION = "cache_config"
 
 
-def explain_bounds(config: AccelerationConfig, rule: CacheRule, ops: tuple[Op, ...]) -> None:
-    """Reports where the rule computes more steps than the mask or the cache lets expect."""
+def explain_bounds(
+    config: AccelerationConfig, rule: CacheRule, ops: tuple[Op, ...], share: str
+) -> None:
+    """Reports where the rule computes more steps than the mask or the cache lets expect.
+
+    ``share`` says of which steps of a run, if not of all.
+    """
     steps, reached = len(ops), bounds(ops)
     if reached.min_computed == steps:
+        key, why = _why_never_cached(rule, steps)
+        all_of = "the only step is" if steps == 1 else f"all {steps} steps are"
         config.report(
             Severity.WARNING,
             "never-cached",
-            (_SECTION,),
-            f"all {steps} steps are computed: {_why_never_cached(rule, steps)}",
+            (_SECTION, *key),
+            f"{share}{all_of} computed: {why}",
             at_key=True,
         )
         return
@@ -34,19 +41,19 @@ def explain_bounds(config: AccelerationConfig, rule: CacheRule, ops: tuple[Op, .
             Severity.WARNING,
             "mask-not-reached",
             path,
-            f"the mask computes {ones} of {steps} steps, but {' and '.join(keys)} "
+            f"{share}the mask computes {ones} of {steps} steps, but {' and '.join(keys)} "
             f"{'allows' if len(keys) == 1 else 'allow'} no fewer than {reached.min_computed}; "
             f"at most {reached.max_computed} are computed",
-            "steps_computation_policy: static follows the mask exactly",
+            "steps_computation_policy: static  # follows the mask exactly",
         )
     elif reached.max_computed > ones:
         config.report(
             Severity.HINT,
             "mask-is-permission",
             path,
-            f"under the dynamic policy the mask permits caching: {reached.min_computed} to "
+            f"{share}under the dynamic policy the mask permits caching: {reached.min_computed} to "
             f"{reached.max_computed} of {steps} steps are computed",
-            "steps_computation_policy: static follows the mask exactly",
+            "steps_computation_policy: static  # follows the mask exactly",
         )
 
 
@@ -67,14 +74,21 @@ def _limiting_keys(rule: CacheRule, steps: int, reached: int) -> list[str]:
     return limiting or ["the limits together"]
 
 
-def _why_never_cached(rule: CacheRule, steps: int) -> str:
+def _why_never_cached(rule: CacheRule, steps: int) -> tuple[tuple[str, ...], str]:
+    """The key that keeps every step from being cached, if it is one, and in words."""
     test = rule.test
-    if test.residual_diff_threshold <= 0:
-        return f"residual_diff_threshold is {test.residual_diff_threshold:g}"
-    if test.max_cached_steps == 0:
-        return "max_cached_steps is 0"
-    if test.max_continuous_cached_steps == 0:
-        return "max_continuous_cached_steps is 0"
+    if steps == 1:
+        return (), "there is nothing before it that could be reused"
     if rule.mask is not None and all(rule.mask):
-        return "the mask computes every step"
-    return f"max_warmup_steps {rule.max_warmup_steps} leaves none of {steps} steps to cache"
+        return ("steps_computation_mask",), "the mask computes every step"
+    if bounds(schedule(replace(rule, refresh_steps=frozenset()), steps)).min_computed < steps:
+        key = "force_refresh_step_hint"
+        return (key,), f"{key} forgets the cache before anything of it is used"
+    if test.residual_diff_threshold <= 0:
+        key = "residual_diff_threshold"
+        return (key,), f"{key} is {test.residual_diff_threshold:g}"
+    for key in ("max_cached_steps", "max_continuous_cached_steps"):
+        if getattr(test, key) == 0:
+            return (key,), f"{key} is 0"
+    key = "max_warmup_steps"
+    return (key,), f"{key} {rule.max_warmup_steps} leaves none of {steps} steps to cache"

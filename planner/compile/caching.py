@@ -16,7 +16,7 @@ from planner.compile.plan import (
     TaylorSeer,
 )
 from planner.compile.rule import CacheRule, schedule
-from planner.compile.scm import resolve_mask
+from planner.compile.scm import resolve_mask, share_of
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import CacheConfig
 from planner.models.facts import ModelFacts
@@ -82,7 +82,7 @@ def _target_ops(
         return (None,) * steps
     rule = target_rule(config, cache, own, steps, forwards)
     ops = schedule(rule, len(own))
-    explain_bounds(config, rule, ops)
+    explain_bounds(config, rule, ops, share_of(own, steps))
     return (None,) * own.start + ops + (None,) * (steps - own.stop)
 
 

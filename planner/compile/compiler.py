@@ -15,8 +15,10 @@ from planner.compile.plan import (
     Estimate,
     Op,
     OpKind,
+    Placement,
     Program,
     Reason,
+    Topology,
 )
 from planner.compile.program_check import program_faults
 from planner.compile.quantization import resolve_placement
@@ -26,8 +28,9 @@ from planner.compile.sources import Source, config_sources, request_sources
 from planner.compile.topology import check_sequence, resolve_topology
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
-from planner.config.environment import apply_environment
+from planner.config.environment import PREFIX, apply_environment
 from planner.config.load import load
+from planner.config.section import TOP_LEVEL
 from planner.diagnostics import Diagnostic, Severity, has_errors
 from planner.models.facts import ModelFacts
 
@@ -64,16 +67,19 @@ def compile_config(
         request = replace(request, num_inference_steps=source.cache.num_inference_steps)
     request = with_defaults(request, model)
     check_request(source, model, request)
-    if has_errors(source.diagnostics):
-        # What a broken request or file would compute is not worth diagnosing.
-        return _failed(source, request)
-    topology = resolve_topology(source, model, request.world_size)
-    check_sequence(source, model, topology, request)
-    placement = resolve_placement(source, model)
-    attention_backend = resolve_attention_backend(source, model, topology)
-    if request.device is not None:
-        check_device(source, placement, attention_backend, request.device)
-    columns, steps = _columns(source, model, request)
+    # What a faulty section or request would compute is not worth diagnosing.
+    faulty = _faulty_sections(source)
+    topology, placement, attention_backend = Topology(), Placement(), ""
+    if "parallelism_config" not in faulty:
+        topology = resolve_topology(source, model, request.world_size)
+        check_sequence(source, model, topology, request)
+    if "quantize_config" not in faulty:
+        placement = resolve_placement(source, model)
+    if not faulty & {"parallelism_config", "attention_backend"}:
+        attention_backend = resolve_attention_backend(source, model, topology)
+    if request.device is not None and not faulty:
+        check_device(source, attention_backend, request.device)
+    columns, steps = ((), ()) if "cache_config" in faulty else _columns(source, model, request)
     if has_errors(source.diagnostics):
         return _failed(source, request)
     program = Program(
@@ -110,6 +116,17 @@ def compile_program(program: Program, model: ModelFacts, request: Request) -> Co
     if has_errors(source.diagnostics):
         return _failed(source, request)
     return _finished(source, program, model, request)
+
+
+def _faulty_sections(source: AccelerationConfig) -> set[str]:
+    """The sections with an error; all of them if it is in none."""
+    found: set[str] = set()
+    for each in source.diagnostics:
+        if each.severity is Severity.ERROR:
+            section = each.field.split(".")[0]
+            section = "cache_config" if section.startswith(PREFIX) else section
+            found |= {section} if section in TOP_LEVEL else set(TOP_LEVEL)
+    return found
 
 
 def _columns(
@@ -151,18 +168,36 @@ def _uncached_columns(
 def _finished(
     source: AccelerationConfig, program: Program, model: ModelFacts, request: Request
 ) -> Compilation:
-    by_target: dict[str, list[Bounds]] = {}
     by_column = column_bounds(program)
-    for column, each in zip(program.columns, by_column, strict=True):
-        by_target.setdefault(column.target, []).append(each)
-    # A step counts once, whatever the number of its forwards; targets do not share steps.
+    by_target = [
+        _target_bounds(program, target.name, by_column) for target in program.model.targets
+    ]
+    # Targets do not share steps.
     estimate = Estimate(
-        min_computed_steps=sum(max(b.min_computed for b in each) for each in by_target.values()),
-        max_computed_steps=sum(max(b.max_computed for b in each) for each in by_target.values()),
+        min_computed_steps=sum(each.min_computed for each in by_target),
+        max_computed_steps=sum(each.max_computed for each in by_target),
         cost=estimate_cost(program, model, request, by_column),
     )
     world_size = program.topology.world_size
     return Compilation(program, estimate, replace(request, world_size=world_size), _ordered(source))
+
+
+def _target_bounds(program: Program, target: str, by_column: list[Bounds]) -> Bounds:
+    """Of the steps in which at least one column of a target computes every block.
+
+    Exact where the columns follow one rule or are decided; columns of a record may differ.
+    """
+    own = [c for c, column in enumerate(program.columns) if column.target == target]
+    steps = [{op.kind for c in own if (op := step[c])} for step in program.steps]
+    return Bounds(
+        min_computed=max(
+            [
+                sum(OpKind.FULL in kinds for kinds in steps),
+                *(by_column[c].min_computed for c in own),
+            ]
+        ),
+        max_computed=sum(not kinds <= {OpKind.CACHED} for kinds in steps),
+    )
 
 
 def _failed(source: AccelerationConfig, request: Request) -> Compilation:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from planner.compile.plan import Placement
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Path
+from planner.config.schema import QuantizeConfig
 from planner.diagnostics import Severity
 
 CPU = "cpu"
@@ -20,6 +20,8 @@ _LEAST_FOR_TYPE = {
     "float8_per_tensor": 89,
     "float8_per_block": 89,
     "int4_weight_only": 80,
+    "nvfp4": 100,
+    "nvfp4_weight_only": 100,
 }
 _LEAST_FOR_BACKEND = {
     "_flash_3": 90,
@@ -44,12 +46,12 @@ def is_device(text: str) -> bool:
     return text == CPU or _CAPABILITY.fullmatch(text) is not None
 
 
-def check_device(
-    config: AccelerationConfig, placement: Placement, attention_backend: str, device: str
-) -> None:
+def check_device(config: AccelerationConfig, attention_backend: str, device: str) -> None:
     """Reports quantization types and an attention backend that the device does not have."""
-    for quant_type in dict.fromkeys(_types(placement)):
-        _check(config, ("quantize_config",), quant_type, _LEAST_FOR_TYPE.get(quant_type), device)
+    if config.quantize is not None:
+        for key, quant_type in _types(config.quantize):
+            least = _LEAST_FOR_TYPE.get(quant_type)
+            _check(config, ("quantize_config", *key), quant_type, least, device)
     inner = config.parallelism is not None and config.parallelism.attention_backend
     path: Path = ("parallelism_config",) if inner else ()
     least = _LEAST_FOR_BACKEND.get(attention_backend)
@@ -58,11 +60,20 @@ def check_device(
     _check(config, (*path, "attention_backend"), attention_backend, least, device)
 
 
-def _types(placement: Placement) -> Iterator[str]:
-    if placement.quant_type:
-        yield placement.quant_type
-    yield from (component.quant_type for component in placement.components)
-    yield from (rule.quant_type for rule in placement.precision)
+def _types(quantize: QuantizeConfig) -> Iterator[tuple[Path, str]]:
+    """Every type that a layer is to have, by its key in the section."""
+    chosen = quantize.components_to_quantize
+    own = {
+        name: each.quant_type
+        for name, each in (chosen.items() if isinstance(chosen, dict) else ())
+        if each is not None and each.quant_type is not None
+    }
+    if not chosen or len(own) < len(chosen):
+        yield ("quant_type",), quantize.quant_type
+    for name, quant_type in own.items():
+        yield ("components_to_quantize", name, "quant_type"), quant_type
+    for part, quant_type in (quantize.precision_plan or {}).items():
+        yield ("precision_plan", part), quant_type
 
 
 def _check(

@@ -6,6 +6,7 @@ from planner.compile.plan import ComponentQuantization, Placement, PrecisionRule
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import ComponentQuantizeConfig, QuantizeConfig
 from planner.diagnostics import Severity
+from planner.models.components import components_of
 from planner.models.facts import ModelFacts
 
 _SECTION = "quantize_config"
@@ -18,7 +19,8 @@ def resolve_placement(config: AccelerationConfig, model: ModelFacts) -> Placemen
         return Placement()
     _check_components(config, quantize, model)
     rules = [PrecisionRule(*each) for each in sorted((quantize.precision_plan or {}).items())]
-    all_alike = Placement(quantize.quant_type, tuple(quantize.exclude_layers), (), tuple(rules))
+    excluded = _unordered(quantize.exclude_layers)
+    all_alike = Placement(quantize.quant_type, excluded, (), tuple(rules))
     components = _components(quantize)
     targets = sorted(target.name for target in model.architecture.targets)
     if components == tuple(
@@ -32,6 +34,11 @@ def resolve_placement(config: AccelerationConfig, model: ModelFacts) -> Placemen
     return Placement(components=components, precision=tuple(rules))
 
 
+def _unordered(names: list[str]) -> tuple[str, ...]:
+    """One form for every order in which names can be listed."""
+    return tuple(sorted(set(names)))
+
+
 def _components(quantize: QuantizeConfig) -> tuple[ComponentQuantization, ...]:
     chosen = quantize.components_to_quantize or {}
     found = []
@@ -40,7 +47,7 @@ def _components(quantize: QuantizeConfig) -> tuple[ComponentQuantization, ...]:
         own = own or ComponentQuantizeConfig()
         excluded = quantize.exclude_layers if own.exclude_layers is None else own.exclude_layers
         found.append(
-            ComponentQuantization(name, own.quant_type or quantize.quant_type, tuple(excluded))
+            ComponentQuantization(name, own.quant_type or quantize.quant_type, _unordered(excluded))
         )
     return tuple(found)
 
@@ -48,14 +55,16 @@ def _components(quantize: QuantizeConfig) -> tuple[ComponentQuantization, ...]:
 def _check_components(
     config: AccelerationConfig, quantize: QuantizeConfig, model: ModelFacts
 ) -> None:
-    held = [target.name for target in model.architecture.targets]
+    architecture = model.architecture
+    held = [target.name for target in architecture.targets]
+    held += components_of(architecture.pipeline_class)
     chosen = quantize.components_to_quantize or []
     for i, name in enumerate(chosen):
-        if name.startswith("transformer") and name not in held:
+        if name not in held:
             config.report(
                 Severity.ERROR,
                 "no-such-component",
                 (_SECTION, "components_to_quantize", i if isinstance(chosen, list) else name),
                 f"this model has no {name}",
-                f"its transformers: {', '.join(held)}",
+                f"its components: {', '.join(held)}",
             )

@@ -10,6 +10,13 @@ from planner.diagnostics import Severity
 _PATH = ("cache_config", "steps_computation_mask")
 
 
+def share_of(own: range, run_steps: int) -> str:
+    """How a finding about some of a run's steps begins; empty for all of them."""
+    if len(own) == run_steps:
+        return ""
+    return f"step {own.start}: " if len(own) == 1 else f"steps {own.start} to {own.stop - 1}: "
+
+
 def resolve_mask(
     config: AccelerationConfig, cache: CacheConfig, own: range, run_steps: int
 ) -> tuple[int, ...] | None:
@@ -21,31 +28,32 @@ def resolve_mask(
     choice = cache.steps_computation_mask
     if choice is None:
         return None
-    steps = len(own)
+    steps, share = len(own), share_of(own, run_steps)
     if isinstance(choice, str):
         if not has_preset(steps):
             config.report(
                 Severity.WARNING,
                 "scm-disabled",
                 _PATH,
-                f"masks are defined for 4, 6 and at least 8 steps; with {steps} SCM is off",
+                f"{share}masks are defined for 4, 6 and at least 8 steps; with {steps} SCM is off",
             )
             return None
         return tuple(preset_mask(choice, steps))
     mask = (
-        _woven(config, choice, steps)
+        _woven(config, choice, steps, share)
         if isinstance(choice, MaskBins)
         else _listed(config, choice, own, run_steps)
     )
     if mask is None:
         return None
     if mask[0] == 0:
+        place = (*_PATH, own.start) if isinstance(choice, list) else _PATH
         config.report(
             Severity.ERROR,
             "mask-starts-cached",
-            _PATH,
+            place,
             f"the mask caches step {own.start}, before anything is computed that could be reused",
-            "start the mask with 1",
+            "start the mask with 1" if own.start == 0 else f"make it 1 in step {own.start}",
         )
         return None
     if mask[-1] == 0 and own.stop == run_steps:
@@ -59,11 +67,13 @@ def resolve_mask(
     return tuple(mask)
 
 
-def _woven(config: AccelerationConfig, bins: MaskBins, steps: int) -> list[int] | None:
+def _woven(config: AccelerationConfig, bins: MaskBins, steps: int, share: str) -> list[int] | None:
     try:
         mask = weave(bins.compute_bins, bins.cache_bins, steps)
     except ValueError as short:
-        config.report(Severity.ERROR, "bins-too-short", _PATH, str(short), "widen or add bins")
+        config.report(
+            Severity.ERROR, "bins-too-short", _PATH, f"{share}{short}", "widen or add bins"
+        )
         return None
     covered = sum(bins.compute_bins) + sum(bins.cache_bins)
     if covered > steps:
@@ -71,7 +81,7 @@ def _woven(config: AccelerationConfig, bins: MaskBins, steps: int) -> list[int] 
             Severity.WARNING,
             "bins-too-long",
             _PATH,
-            f"the bins cover {covered} steps; the last {covered - steps} are cut off",
+            f"{share}the bins cover {covered} steps; the last {covered - steps} are cut off",
         )
     return mask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from planner.compile.plan import Topology
@@ -9,6 +10,7 @@ from planner.compile.request import Request
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import ParallelismConfig
 from planner.diagnostics import Severity
+from planner.models.components import components_of
 from planner.models.facts import ModelFacts
 
 _SECTION = "parallelism_config"
@@ -18,6 +20,10 @@ _ASYNC_FAMILIES = {
     "qwen_image": "Qwen-Image",
     "z_image": "Z-Image",
 }
+# Their ranks share the prompt's tokens too, and its length is always the same.
+_SHARED_PROMPTS = ("flux", "flux2")
+_ULYSSES_FLAGS = ("ulysses_anything", "ulysses_float8", "ulysses_async")
+_BACKENDS = {"native_diffuser": "cache_dit"}
 
 
 def resolve_topology(
@@ -39,20 +45,26 @@ def resolve_topology(
     if sizes is None:
         return Topology()
     ring, ulysses, tp = sizes
+    _check_backend(config, parallelism, shares_sequence=ulysses * ring > 1, tp=tp)
     _check_flags(config, parallelism, model, ulysses=ulysses, ring=ring)
     _check_heads(config, parallelism, model, ulysses=ulysses, tp=tp)
-    return Topology(
+    mesh = Topology(
         world_size=ring * ulysses * tp,
         ring_size=ring,
         ulysses_size=ulysses,
         tp_size=tp,
-        ulysses_anything=parallelism.ulysses_anything,
-        ulysses_float8=parallelism.ulysses_float8,
-        ulysses_async=parallelism.ulysses_async,
-        ring_rotate_method=parallelism.ring_rotate_method,
-        ring_convert_to_fp32=parallelism.ring_convert_to_fp32,
-        extra_parallel_modules=tuple(parallelism.extra_parallel_modules),
+        extra_parallel_modules=_extra_modules(config, parallelism, model),
     )
+    # What the mesh has no use for is no part of the plan.
+    if ulysses > 1:
+        mesh = replace(mesh, **{flag: getattr(parallelism, flag) for flag in _ULYSSES_FLAGS})
+    if ring > 1:
+        mesh = replace(
+            mesh,
+            ring_rotate_method=parallelism.ring_rotate_method,
+            ring_convert_to_fp32=parallelism.ring_convert_to_fp32,
+        )
+    return mesh
 
 
 def _resolve_sizes(
@@ -120,6 +132,40 @@ def _resolve_sizes(
     return sizes["ring_size"], sizes["ulysses_size"], sizes["tp_size"]
 
 
+def _check_backend(
+    config: AccelerationConfig, parallelism: ParallelismConfig, *, shares_sequence: bool, tp: int
+) -> None:
+    """Cache-DiT asserts that a backend is the one that the sizes make."""
+    backend = _BACKENDS.get(parallelism.backend, parallelism.backend)
+    resolved = "native_pytorch" if not shares_sequence else "cache_dit"
+    if shares_sequence and tp > 1:
+        resolved = "native_hybrid"
+    if backend not in ("auto", resolved):
+        config.report(
+            Severity.ERROR,
+            "other-backend",
+            (_SECTION, "backend"),
+            f"these sizes make backend {resolved}, not {parallelism.backend}",
+            "backend: auto",
+        )
+
+
+def _extra_modules(
+    config: AccelerationConfig, parallelism: ParallelismConfig, model: ModelFacts
+) -> tuple[str, ...]:
+    held = components_of(model.architecture.pipeline_class)
+    for i, name in enumerate(parallelism.extra_parallel_modules):
+        if name not in held:
+            config.report(
+                Severity.WARNING,
+                "no-such-module",
+                (_SECTION, "extra_parallel_modules", i),
+                f"this model has no {name}: there is nothing to share",
+                f"extra_parallel_modules: [{', '.join(held)}]",
+            )
+    return tuple(sorted(set(parallelism.extra_parallel_modules) & set(held)))
+
+
 def _check_flags(
     config: AccelerationConfig,
     parallelism: ParallelismConfig,
@@ -128,17 +174,25 @@ def _check_flags(
     ulysses: int,
     ring: int,
 ) -> None:
-    for flag in ("ulysses_anything", "ulysses_float8", "ulysses_async"):
+    for flag in _ULYSSES_FLAGS:
         if getattr(parallelism, flag) and ulysses == 1:
             config.report(
-                Severity.ERROR,
+                # Cache-DiT refuses it in a ring and ignores it with tensor parallelism alone.
+                Severity.ERROR if ring > 1 else Severity.WARNING,
                 "flag-without-ulysses",
                 (_SECTION, flag),
                 f"{flag} needs a ulysses_size of at least 2",
                 f"{flag}: false",
             )
+    if ring == 1 and parallelism.ring_rotate_method != "p2p":
+        config.report(
+            Severity.HINT,
+            "without-effect",
+            (_SECTION, "ring_rotate_method"),
+            "ring_rotate_method has no effect without a ring_size of at least 2",
+        )
     family = model.architecture.family
-    if parallelism.ulysses_async and family not in _ASYNC_FAMILIES:
+    if ulysses > 1 and parallelism.ulysses_async and family not in _ASYNC_FAMILIES:
         config.report(
             Severity.ERROR,
             "async-family",
@@ -194,15 +248,25 @@ def check_sequence(
         return
     assert request.height is not None
     assert request.width is not None
-    tokens = model.sequence.counts(request.height, request.width, request.num_frames).image
-    if tokens % ranks:
+    tokens = model.sequence.counts(request.height, request.width, request.num_frames)
+    if model.architecture.family in _SHARED_PROMPTS and tokens.text % ranks:
+        config.report(
+            Severity.ERROR,
+            "sequence-does-not-divide",
+            (_SECTION,),
+            f"the {tokens.text} tokens of the prompt do not divide by "
+            f"ring_size {topology.ring_size} x ulysses_size {topology.ulysses_size}",
+            "ulysses_anything: true" if topology.ring_size == 1 else "",
+            at_key=True,
+        )
+    if tokens.image % ranks:
         anything = "ulysses_anything: true, or another size" if topology.ring_size == 1 else ""
         config.report(
             Severity.ERROR,
             "sequence-does-not-divide",
             (_SECTION,),
-            f"the {tokens} image tokens of {request.width} x {request.height} pixels do not divide "
-            f"by ring_size {topology.ring_size} x ulysses_size {topology.ulysses_size}",
+            f"the {tokens.image} image tokens of {request.width} x {request.height} pixels do not "
+            f"divide by ring_size {topology.ring_size} x ulysses_size {topology.ulysses_size}",
             anything or "another height or width",
             at_key=True,
         )

@@ -11,6 +11,7 @@ from planner.models.layers import Layers, Linear, Shape, Split
 
 _SCALE = 4
 _GROUP = 128
+_NVFP4_GROUP = 16
 
 
 def parameter_bytes(
@@ -65,6 +66,8 @@ def _quantized(
 
 def _bytes(linear: Linear, weights: int, quant_type: str) -> int:
     """A quantized matrix with its scales."""
+    if quant_type.startswith("nvfp4"):
+        return weights // 2 + ceil(weights / _NVFP4_GROUP)
     if quant_type.startswith("int4"):
         return weights // 2 + 4 * ceil(weights / _GROUP)
     if quant_type.endswith("_per_tensor"):

@@ -31,6 +31,8 @@ _SCALARS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "tim
 _NUMBERS = (_TAG + "int", _TAG + "float")
 # YAML 1.1 takes it for a text unless it has both a dot and a sign in the exponent.
 _JSON_FLOAT = re.compile(r"-?\d+(\.\d+)?[eE][+-]?\d+")
+# Octal or sexagesimal.
+_ODD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+(:[0-9]+)+)")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 
@@ -51,6 +53,8 @@ class Document:
 
     value: Any
     places: dict[Path, Place] = field(default_factory=dict)
+    # Whole numbers in a base that their writer may not expect: as written, and as YAML reads them.
+    odd_numbers: dict[Path, tuple[str, int]] = field(default_factory=dict)
 
 
 class DocumentError(ValueError):
@@ -74,8 +78,10 @@ def parse(text: str | bytes) -> Document:
         root = yaml.compose(source, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        # libyaml has a bound of its own, which its scanner may meet first.
+        too_deep = "nesting depth" in (error.problem or "")
         raise DocumentError(
-            "yaml-syntax",
+            "config-too-deep" if too_deep else "yaml-syntax",
             "; ".join(part for part in (error.context, error.problem) if part) or "not YAML",
             # The end of a text without a last line break is reported as a line of its own.
             at=min(_at(mark), _end_of(source)) if mark else (1, 1),
@@ -84,7 +90,7 @@ def parse(text: str | bytes) -> Document:
         return Document(None)
     builder = _Builder(json_numbers=_is_json(source))
     value = builder.build(root, ())
-    return Document(value, builder.places)
+    return Document(value, builder.places, builder.odd_numbers)
 
 
 def _decode(text: str | bytes) -> str:
@@ -120,9 +126,21 @@ def _end_of(text: str) -> tuple[int, int]:
 
 
 def _check_shape(source: str) -> None:
-    """Bounds nesting before anything is built: the composer recurses, the event stream does not."""
-    depth = 0
+    """Bounds nesting and size before anything is built.
+
+    The composer recurses and is slow, the event stream is neither.
+    """
+    depth = nodes = 0
     for event in yaml.parse(source, Loader=_LOADER):
+        if isinstance(event, yaml.NodeEvent):
+            nodes += 1
+            # Keys are nodes, too.
+            if nodes > 2 * MAX_VALUES:
+                raise DocumentError(
+                    "config-too-large",
+                    f"has more than {MAX_VALUES} values",
+                    at=_at(event.start_mark),
+                )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -153,6 +171,7 @@ class _Builder:
     def __init__(self, *, json_numbers: bool) -> None:
         self._json_numbers = json_numbers
         self.places: dict[Path, Place] = {}
+        self.odd_numbers: dict[Path, tuple[str, int]] = {}
         self._values = 0
         self._open: set[int] = set()
         self._constructor = yaml.constructor.SafeConstructor()
@@ -167,7 +186,10 @@ class _Builder:
             )
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
             self.places.setdefault(path, Place(at, at))
-            return self._scalar(node)
+            value = self._scalar(node)
+            if node.tag == _TAG + "int" and _ODD_NUMBER.fullmatch(node.value):
+                self.odd_numbers[path] = node.value, value
+            return value
         if id(node) in self._open:
             raise DocumentError("yaml-alias", "an alias makes this value contain itself", at=at)
         self._open.add(id(node))

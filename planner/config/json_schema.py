@@ -6,7 +6,7 @@ from typing import Any
 
 from planner.config.schema import TopLevel
 from planner.config.section import SECTIONS
-from planner.config.spellings import MISSPELT, QUANT_TYPES, SYNONYMS
+from planner.config.spellings import LEGACY, MISSPELT, QUANT_TYPES, SYNONYMS, UNSUPPORTED
 
 
 def json_schema() -> dict[str, Any]:
@@ -22,6 +22,22 @@ def json_schema() -> dict[str, Any]:
             properties[spelling] = {
                 **properties[key],
                 "deprecated": key not in SYNONYMS.get(name, {}).values(),
+            }
+        for key, unsupported in UNSUPPORTED[name].items():
+            if unsupported.harmless:
+                properties[key] = {
+                    "description": f"Says what is done anyway; else it {unsupported.reason}.",
+                    "enum": list(unsupported.harmless),
+                    "deprecated": True,
+                }
+        if name == "parallelism_config":
+            old = {key: properties[canonical] for key, canonical in LEGACY.items()}
+            properties["parallel_kwargs"] = {
+                "description": "The old place of the other keys.",
+                "type": "object",
+                "properties": {**properties, **old},
+                "additionalProperties": False,
+                "deprecated": True,
             }
         for key in properties:
             # A key without a value keeps its default.

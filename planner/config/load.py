@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from planner.config.acceleration import AccelerationConfig
@@ -18,6 +19,8 @@ from planner.config.section import (
 from planner.config.spellings import MISSPELT, UNSUPPORTED
 from planner.config.wording import closest, kind_of
 from planner.diagnostics import Severity
+
+_MAX_ODD_NUMBERS = 20
 
 
 def load(text: str | bytes) -> AccelerationConfig:
@@ -44,7 +47,22 @@ def load(text: str | bytes) -> AccelerationConfig:
         load_section(config, "cache_config", root)
     else:
         _load_sections(config, root)
+    _note_odd_numbers(config)
     return config
+
+
+def _note_odd_numbers(config: AccelerationConfig) -> None:
+    odd = itertools.islice(config.document.odd_numbers.items(), _MAX_ODD_NUMBERS)
+    for inner, (text, value) in odd:
+        path = ("cache_config", *inner) if config.flat else inner
+        hint = str(value) if isinstance(path[-1], int) else f"{path[-1]}: {value}"
+        config.report(
+            Severity.WARNING,
+            "odd-number",
+            path,
+            f"{text} is read as {value}, as YAML 1.1 has it",
+            hint,
+        )
 
 
 def _looks_flat(root: dict[str, Any]) -> bool:

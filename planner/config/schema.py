@@ -183,6 +183,8 @@ QuantType = Literal[
     "int8_per_tensor",
     "int8_weight_only",
     "int4_weight_only",
+    "nvfp4",
+    "nvfp4_weight_only",
 ]
 Component = Literal[
     "transformer",

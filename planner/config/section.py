@@ -19,10 +19,18 @@ from planner.config.schema import (
     MaskBins,
     ParallelismConfig,
     QuantizeConfig,
+    QuantType,
     Section,
     TargetCacheConfig,
 )
-from planner.config.spellings import MISSPELT, QUANT_TYPES, UNSUPPORTED, canonical_key
+from planner.config.spellings import (
+    LEGACY,
+    MISSPELT,
+    QUANT_TYPES,
+    UNSUPPORTED,
+    Unsupported,
+    canonical_key,
+)
 from planner.config.wording import allowed, as_yaml, closest, kind_of, remedy, shown
 from planner.diagnostics import Severity
 
@@ -90,13 +98,9 @@ def _known(config: AccelerationConfig, name: str, raw: dict[str, Any]) -> dict[s
     for key, value in raw.items():
         canonical = canonical_key(name, key)
         if key in UNSUPPORTED[name]:
-            config.report(
-                Severity.ERROR,
-                "unsupported-key",
-                (name, key),
-                f"{key} {UNSUPPORTED[name][key]}",
-                at_key=True,
-            )
+            _check_unsupported(config, (name, key), UNSUPPORTED[name][key], value)
+        elif key == "parallel_kwargs" and name == "parallelism_config":
+            values |= _legacy_values(config, raw, value)
         elif canonical not in fields:
             unknown.append(key)
         elif canonical in values or (canonical != key and canonical in raw):
@@ -113,6 +117,58 @@ def _known(config: AccelerationConfig, name: str, raw: dict[str, Any]) -> dict[s
                 _note_spelling(config, name, key, canonical, value)
             values[canonical] = _canonical_value(config, name, canonical, value)
     report_unknown(config, (name,), unknown, tuple(fields))
+    return values
+
+
+def _check_unsupported(
+    config: AccelerationConfig, path: Path, known: Unsupported, value: Any
+) -> None:
+    plain = value.lower() if isinstance(value, str) else value
+    if plain is None or any(plain == each and type(plain) is type(each) for each in known.harmless):
+        return
+    hint = f"{path[-1]}: {as_yaml(known.harmless[0])}" if known.harmless else f"remove {path[-1]}"
+    message = f"{path[-1]} {known.reason}"
+    config.report(Severity.ERROR, "unsupported-key", path, message, hint, at_key=True)
+
+
+def _legacy_values(config: AccelerationConfig, raw: dict[str, Any], legacy: Any) -> dict[str, Any]:
+    """The keys of a section that stand below ``parallel_kwargs``, as they did once."""
+    name = "parallelism_config"
+    path, fields = (name, "parallel_kwargs"), SECTIONS[name].model_fields
+    given = {canonical_key(name, key) for key in raw}
+    if legacy is None:
+        return {}
+    if not isinstance(legacy, dict):
+        message = f"parallel_kwargs is {kind_of(legacy)}, not a mapping"
+        config.report(Severity.ERROR, "invalid-type", path, message, "remove parallel_kwargs")
+        return {}
+    values, unknown = {}, []
+    for key, value in legacy.items():
+        canonical = LEGACY.get(key) or canonical_key(name, key)
+        if canonical not in fields:
+            unknown.append(key)
+        elif canonical in given or canonical in values:
+            config.report(
+                Severity.ERROR,
+                "duplicate-key",
+                (*path, key),
+                f"{key} is another spelling of {canonical}, which is given too",
+                f"remove {key}",
+                at_key=True,
+            )
+        else:
+            places = config.document.places
+            places[name, canonical] = places[*path, key]
+            values[canonical] = _canonical_value(config, name, canonical, value)
+            config.report(
+                Severity.HINT,
+                "legacy-key",
+                (name, canonical),
+                f"parallel_kwargs.{key} is the old place of parallelism_config.{canonical}",
+                f"{canonical}: {as_yaml(value)}",
+                at_key=True,
+            )
+    report_unknown(config, path, unknown, (*fields, *LEGACY))
     return values
 
 
@@ -234,8 +290,20 @@ def _report_invalid(
     else:
         where = dotted((key, *path))
         message = f"{shown(wrong)} is not allowed for {where}; allowed: {allowed(info, wrong)}"
-        hint = remedy(key, info, value)
+        hint = _nested_remedy(key, path, wrong) or remedy(key, info, value)
     config.report(Severity.ERROR, code, (*parent, key, *path), message, hint)
+
+
+def _nested_remedy(key: str, path: Path, wrong: Any) -> str:
+    """A hint for a value of a key whose type is no scalar."""
+    if not isinstance(wrong, str):
+        return ""
+    if key == "components_to_quantize" and wrong in get_args(Component) and not path:
+        return f"{key}: [{wrong}]"
+    if path[-1:] == ("quant_type",) or (key == "precision_plan" and path):
+        close = closest(wrong, (*get_args(QuantType), *QUANT_TYPES))
+        return f"did you mean {close}?" if close else ""
+    return ""
 
 
 def _report_component_keys(config: AccelerationConfig, path: Path, value: dict[str, Any]) -> None:

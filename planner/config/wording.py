@@ -52,6 +52,10 @@ def kind_of(value: Any) -> str:
 
 def shown(value: Any) -> str:
     text = repr(value)
+    if value is None or isinstance(value, bool):
+        text = "null" if value is None else text.lower()
+    elif isinstance(value, float) and not math.isfinite(value):
+        text = text.replace("nan", ".nan").replace("inf", ".inf")
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
 
 

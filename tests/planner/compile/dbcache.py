@@ -7,7 +7,7 @@ can be held against each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -58,6 +58,37 @@ def run(settings: Settings, diffs: Sequence[float]) -> list[bool]:
             context.has_buffer = True
             computed.append(True)
     return computed
+
+
+def every_outcome(settings: Settings, steps: int, diffs: Sequence[float]) -> set[str]:
+    """Every run that these diffs can make, one in each step: F computed, c cached."""
+    found: set[str] = set()
+
+    def follow(context: Context, hint: int | None, done: str) -> None:
+        if len(done) == steps:
+            found.add(done)
+            return
+        if hint is not None and context.step == hint - 1:
+            context = Context()
+            hint = None if settings.force_refresh_step_policy == "once" else hint
+        seen = set()
+        for diff in diffs:
+            after = replace(context, step=context.step + 1, cached_steps=list(context.cached_steps))
+            if not after.cached_steps or after.cached_steps[-1] != after.step - 1:
+                after.streak = 0
+            hit = is_hit(settings, after, diff)
+            if (hit, after.accumulated) in seen:
+                continue
+            seen.add((hit, after.accumulated))
+            if hit:
+                after.streak += 1
+                after.cached_steps.append(after.step)
+            else:
+                after.has_buffer = True
+            follow(after, hint, done + ("c" if hit else "F"))
+
+    follow(Context(), settings.force_refresh_step_hint, "")
+    return found
 
 
 def is_hit(settings: Settings, context: Context, diff: float) -> bool:

@@ -16,9 +16,12 @@ from planner.compile.request import Request
 from planner.config.schema import CacheConfig, ParallelismConfig, QuantizeConfig
 from planner.config.spellings import QUANT_TYPES, UNSUPPORTED
 from planner.diagnostics import has_errors
+from planner.models.catalog import NAMED
+from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
 
 FLUX = from_name("black-forest-labs/FLUX.1-dev")
+MODELS = st.sampled_from(sorted(NAMED)).map(from_name)
 EXAMPLES = [
     path.read_text()
     for path in sorted((Path(__file__).parents[3] / "deploy" / "examples").iterdir())
@@ -114,6 +117,15 @@ plausible = st.fixed_dictionaries(
                 "enable_taylorseer": st.booleans(),
                 "taylorseer_order": st.integers(0, 3),
                 "enable_encoder_taylorseer": st.booleans(),
+                "enable_foca": st.booleans(),
+                "enable_dmd": st.booleans(),
+                "dmd_history": st.integers(1, 8),
+                "cfg_compute_first": st.booleans(),
+                "cfg_diff_compute_separate": st.booleans(),
+                "enable_separate_cfg": st.sampled_from([None, True, False]),
+                "secondary": st.fixed_dictionaries(
+                    {}, optional={"max_warmup_steps": limits, "enable_dmd": st.booleans()}
+                ),
             },
         ),
         "parallelism_config": st.fixed_dictionaries(
@@ -127,14 +139,19 @@ plausible = st.fixed_dictionaries(
     },
 )
 plausible_requests = st.builds(
-    Request, st.sampled_from([8, 8, 16, 28, None]), st.sampled_from([None, 2, 4])
+    Request,
+    st.sampled_from([1, 8, 8, 16, 28, None]),
+    st.sampled_from([None, 2, 4]),
+    guidance_scale=st.sampled_from([None, 1.0, 4.0]),
+    negative_prompt=st.booleans(),
+    device=st.sampled_from([None, "cpu", "sm80", "sm90"]),
 )
 
 
-def check(config: str | bytes, request: Request) -> Compilation:
-    start = time.perf_counter()
-    compilation = compile_config(config, FLUX, request)
-    assert time.perf_counter() - start < HANG_SECONDS
+def check(config: str | bytes, request: Request, model: ModelFacts = FLUX) -> Compilation:
+    start = time.process_time()
+    compilation = compile_config(config, model, request)
+    assert time.process_time() - start < HANG_SECONDS
     assert has_errors(compilation.diagnostics) is (compilation.program is None)
     assert (compilation.program is None) is (compilation.estimate is None)
     for found in compilation.diagnostics:
@@ -144,22 +161,23 @@ def check(config: str | bytes, request: Request) -> Compilation:
         # What compiles can be sent, read, checked and compiled again.
         message = program_to_proto(compilation.program)
         assert received_program(message) == compilation.program
-        again = compile_program(compilation.program, FLUX, compilation.request)
+        again = compile_program(compilation.program, model, compilation.request)
         assert again.program == compilation.program, again.diagnostics
         assert again.estimate == compilation.estimate
     return compilation
 
 
 @settings(max_examples=400, deadline=None)
-@given(configs | values, requests)
-def test_any_structure(config: Any, request: Request) -> None:
-    assert check(json.dumps(config), request) == check(json.dumps(config), request)
+@given(configs | values, requests, MODELS)
+def test_any_structure(config: Any, request: Request, model: ModelFacts) -> None:
+    text = json.dumps(config)
+    assert check(text, request, model) == check(text, request, model)
 
 
 @settings(max_examples=400, deadline=None)
-@given(plausible, plausible_requests)
-def test_any_plausible_config(config: Any, request: Request) -> None:
-    check(json.dumps(config), request)
+@given(plausible, plausible_requests, MODELS)
+def test_any_plausible_config(config: Any, request: Request, model: ModelFacts) -> None:
+    check(json.dumps(config), request, model)
 
 
 @settings(max_examples=400, deadline=None)

@@ -139,3 +139,55 @@ def test_uncached_targets_run_their_own_steps_only(wan22: ModelFacts) -> None:
     assert reasons == {Reason.NO_CACHE}
     assert compilation.estimate is not None
     assert compilation.estimate.min_computed_steps == 10
+
+
+@pytest.mark.parametrize(
+    ("keys", "steps", "field", "message"),
+    [
+        (
+            "max_warmup_steps: 1",
+            2,
+            "cache_config",
+            "step 1: the only step is computed: there is nothing before it that could be reused",
+        ),
+        (
+            "max_warmup_steps: 2, secondary: {max_warmup_steps: 30}",
+            40,
+            "cache_config.secondary.max_warmup_steps",
+            "steps 13 to 39: all 27 steps are computed: max_warmup_steps 30 leaves none of "
+            "27 steps to cache",
+        ),
+        (
+            "max_warmup_steps: 3, force_refresh_step_hint: 6, force_refresh_step_policy: repeat",
+            40,
+            "cache_config.force_refresh_step_hint",
+            "steps 0 to 12: all 13 steps are computed: force_refresh_step_hint forgets the cache "
+            "before anything of it is used",
+        ),
+        (
+            "steps_computation_mask: {compute_bins: [3, 1], cache_bins: [8]}",
+            20,
+            "cache_config.steps_computation_mask",
+            "steps 7 to 19: the bins cover 12 of 13 steps, 1 too few",
+        ),
+        (
+            "steps_computation_mask: [1, 1, 0, 0, 0, 0, 0, 0, 1, 1]",
+            10,
+            "cache_config.steps_computation_mask[4]",
+            "the mask caches step 4, before anything is computed that could be reused",
+        ),
+    ],
+)
+def test_a_finding_says_which_share_of_the_run_it_is_about(
+    keys: str, steps: int, field: str, message: str, wan22: ModelFacts
+) -> None:
+    compilation = compile_config(f"cache_config: {{{keys}}}", wan22, Request(steps))
+    assert (field, message) in [(d.field, d.message) for d in compilation.diagnostics]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_transformer_may_have_one_step_or_none(steps: int, wan22: ModelFacts) -> None:
+    preset = "cache_config: {steps_computation_mask: ultra, max_warmup_steps: 0}"
+    program, compilation = _compiled(preset, wan22, Request(steps))
+    assert [len(_strip(program, c).strip()) for c in (0, 2)] == [1, steps - 1]
+    assert "scm-disabled" in _codes(compilation)

@@ -116,7 +116,7 @@ def test_attention_backend(
 def test_placement(flux: ModelFacts) -> None:
     assert program_of("", flux).placement == Placement()
     assert program_of("quantize_config: {exclude_layers: [b, a]}", flux).placement == Placement(
-        "float8_per_row", ("b", "a")
+        "float8_per_row", ("a", "b")
     )
 
 
@@ -218,3 +218,29 @@ def test_every_part_of_a_program_tells_programs_apart(flux: ModelFacts) -> None:
     ]
     messages = {program_to_proto(p).SerializeToString() for p in [program, *others]}
     assert len(messages) == len(others) + 1
+
+
+def test_the_faults_of_all_sections_come_together(flux: ModelFacts) -> None:
+    """One that a section alone shows does not hide what the model or the ranks show of another."""
+    config = """\
+cache_config: {max_warmup_step: 1}
+parallelism_config: {ulysses_size: 5, tp_size: 3}
+quantize_config: {components_to_quantize: [transformer_2]}
+attention_backend: flsh
+"""
+    compilation = compile_config(config, flux, Request(28, 15))
+    assert [(d.code, d.line) for d in compilation.diagnostics] == [
+        ("unknown-key", 1),
+        ("sequence-does-not-divide", 2),
+        ("sequence-does-not-divide", 2),
+        ("heads-do-not-divide", 2),
+        ("no-such-component", 3),
+        ("invalid-value", 4),
+    ]
+
+
+def test_a_fault_of_a_section_has_no_consequences(flux: ModelFacts) -> None:
+    config = "parallelism_config: {ulysses_sizes: 4}"
+    assert [d.code for d in compile_config(config, flux, Request(28, 4)).diagnostics] == [
+        "unknown-key"
+    ]

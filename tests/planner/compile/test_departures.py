@@ -173,7 +173,7 @@ CASES = [
         cached("steps_computation_mask: [0, 1, 1, 1, 1, 1, 1, 1]"),
         ERROR,
         "mask-starts-cached",
-        MASK,
+        f"{MASK}[0]",
         hint="start the mask with 1",
     ),
     Case(
@@ -272,7 +272,7 @@ CASES = [
         cached("max_warmup_steps: 99"),
         WARNING,
         "never-cached",
-        "cache_config",
+        "cache_config.max_warmup_steps",
         says="max_warmup_steps 99 leaves none of 8 steps to cache",
         strip="FFFFFFFF",
     ),
@@ -349,7 +349,7 @@ CASES = [
         cached("cache_type: DBCache, max_warmup_steps: 8"),
         WARNING,
         "never-cached",
-        "cache_config",
+        "cache_config.max_warmup_steps",
         strip="FFFFFFFF",
     ),
     Case(

@@ -13,15 +13,23 @@ from planner.models.facts import ModelFacts
     ("config", "device", "field"),
     [
         ("quantize_config: {quant_type: float8}", "sm89", None),
-        ("quantize_config: {quant_type: float8}", "sm80", "quantize_config"),
-        ("quantize_config: {quant_type: float8_blockwise}", "cpu", "quantize_config"),
+        ("quantize_config: {quant_type: float8}", "sm80", "quantize_config.quant_type"),
+        ("quantize_config: {quant_type: float8_blockwise}", "cpu", "quantize_config.quant_type"),
         ("quantize_config: {quant_type: int8_weight_only}", "cpu", None),
         ("quantize_config: {quant_type: float8_weight_only}", "cpu", None),
-        ("quantize_config: {quant_type: int4_weight_only}", "cpu", "quantize_config"),
+        ("quantize_config: {quant_type: int4_weight_only}", "cpu", "quantize_config.quant_type"),
         (
             "quantize_config: {quant_type: int8, precision_plan: {attn: float8_per_row}}",
             "sm80",
-            "quantize_config",
+            "quantize_config.precision_plan.attn",
+        ),
+        ("quantize_config: {quant_type: nvfp4}", "sm100", None),
+        ("quantize_config: {quant_type: nvfp4}", "sm90", "quantize_config.quant_type"),
+        (
+            "quantize_config: {quant_type: int8, components_to_quantize: "
+            "{transformer: {quant_type: float8}, vae: ~}}",
+            "sm80",
+            "quantize_config.components_to_quantize.transformer.quant_type",
         ),
         ("attention_backend: _flash_3", "sm90", None),
         ("attention_backend: _flash_3", "sm89", "attention_backend"),

@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 FULL = "F" * 28
 DBCACHE = "F?F?F?F?" + "?" * 20
 SCM = "FFFFFF?F???F????F?????F????F"
-FLOAT8 = Placement("float8_per_row", ("embedder", "embed"))
+FLOAT8 = Placement("float8_per_row", ("embed", "embedder"))
 EXTRA = ("text_encoder", "vae")
 
 

@@ -98,7 +98,7 @@ def test_the_estimate_follows_components_and_parts(flux: ModelFacts) -> None:
             "components_to_quantize: [transformer, transformer_2]",
             "no-such-component",
             "components_to_quantize[1]",
-            "its transformers: transformer",
+            "its components: transformer",
         ),
         (
             "components_to_quantize: {transformer_2: ~}",

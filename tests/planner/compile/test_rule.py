@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.plan import Op, OpKind, Reason
 from planner.compile.request import Request
-from planner.compile.rule import bounds
+from planner.compile.rule import Bounds, bounds
 from planner.models.resolve import from_name
-from tests.planner.compile.dbcache import Settings, run
+from tests.planner.compile.dbcache import Settings, every_outcome, run
 
 FLUX = from_name("black-forest-labs/FLUX.1-dev")
 TINY, HUGE = 0.0, 1e9
@@ -49,8 +49,8 @@ limits = st.sampled_from([-1, -1, -1, 0, 1, 2, 3, 5, 9])
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Settings, int]:
-    steps = draw(st.integers(1, 24))
+def cases(draw: st.DrawFn, most_steps: int = 24) -> tuple[Settings, int]:
+    steps = draw(st.integers(1, most_steps))
     rest = st.lists(st.integers(0, 1), min_size=steps - 1, max_size=steps - 1)
     return (
         Settings(
@@ -119,6 +119,26 @@ def test_what_is_left_open_can_go_either_way(
     if config.max_accumulated_residual_diff_threshold is None:
         diffs[step] = TINY
         assert not run(config, diffs)[step]
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(most_steps=10))
+def test_ops_and_bounds_are_those_of_every_outcome_together(case: tuple[Settings, int]) -> None:
+    """Exact, not only safe: what every outcome agrees on is decided, nothing else is."""
+    config, steps = case
+    adds_up = (config.max_accumulated_residual_diff_threshold or 0) > 0
+    outcomes = every_outcome(config, steps, [TINY, 0.04, HUGE] if adds_up else [TINY, HUGE])
+    ops = ops_of(config, steps)
+    computed = [outcome.count("F") for outcome in outcomes]
+    assert bounds(ops) == Bounds(min(computed), max(computed))
+    for step, op in enumerate(ops):
+        letters = {outcome[step] for outcome in outcomes}
+        decided = {OpKind.FULL: {"F"}, OpKind.CACHED: {"c"}}.get(op.kind)
+        if decided is not None:
+            assert letters == decided
+        elif not adds_up:
+            # A sum of diffs can exclude an outcome that the rule leaves to the run.
+            assert letters == {"F", "c"}
 
 
 class TestExamples:

@@ -8,10 +8,11 @@ from planner.compile.compiler import Compilation, compile_config
 from planner.compile.plan import Topology
 from planner.compile.request import Request
 from planner.models.facts import ModelFacts
+from planner.models.resolve import from_name
 
 
 def compiled(keys: str, model: ModelFacts, gpus: int | None) -> Compilation:
-    # 60 x 64 image tokens, which 2, 3, 4, 5, 6 and 8 ranks can share.
+    # 60 x 64 image tokens, which 2, 4, 8 and 16 ranks can share, as they can the prompt's 512.
     request = Request(world_size=gpus, height=960, width=1024)
     return compile_config(f"parallelism_config: {{{keys}}}", model, request)
 
@@ -21,7 +22,7 @@ def compiled(keys: str, model: ModelFacts, gpus: int | None) -> Compilation:
     [
         ("ulysses_size: auto", 4, (1, 4, 1)),
         ("ulysses_size: auto, tp_size: 2", 8, (1, 4, 2)),
-        ("ring_size: auto", 3, (3, 1, 1)),
+        ("ring_size: auto", 4, (4, 1, 1)),
         ("tp_size: auto, ring_size: 2", 6, (2, 1, 3)),
         ("ulysses_size: auto, ring_size: 2, tp_size: 2", 4, (2, 1, 2)),
         ("ulysses_size: 2, ring_size: 2, tp_size: 2", 8, (2, 2, 2)),
@@ -43,7 +44,6 @@ def test_sizes_cover_the_ranks(
 def test_flags_reach_the_mesh(flux: ModelFacts) -> None:
     compilation = compiled(
         "ulysses_size: 2, ulysses_anything: true, ulysses_float8: true, ulysses_async: true, "
-        "ring_rotate_method: allgather, ring_convert_to_fp32: false, "
         "extra_parallel_modules: [vae, text_encoder]",
         flux,
         2,
@@ -55,9 +55,14 @@ def test_flags_reach_the_mesh(flux: ModelFacts) -> None:
         ulysses_anything=True,
         ulysses_float8=True,
         ulysses_async=True,
-        ring_rotate_method="allgather",
-        ring_convert_to_fp32=False,
-        extra_parallel_modules=("vae", "text_encoder"),
+        extra_parallel_modules=("text_encoder", "vae"),
+    )
+    ring = compiled(
+        "ring_size: 2, ring_rotate_method: allgather, ring_convert_to_fp32: false", flux, 2
+    )
+    assert ring.program is not None
+    assert ring.program.topology == Topology(
+        world_size=2, ring_size=2, ring_rotate_method="allgather", ring_convert_to_fp32=False
     )
 
 
@@ -66,7 +71,6 @@ def test_flags_reach_the_mesh(flux: ModelFacts) -> None:
     [
         # FLUX.1 has 24 heads.
         ("tp_size: 5", 5, "heads-do-not-divide", "sizes that divide: 1, 2, 3, 4, 6, 8, 12, 24"),
-        ("ulysses_size: 5", 5, "heads-do-not-divide", "ulysses_anything: true"),
         ("ulysses_size: 16", 16, "heads-do-not-divide", "ulysses_anything: true"),
         ("ulysses_size: 8, tp_size: 6", 48, "heads-do-not-divide", "ulysses_anything: true"),
         (
@@ -81,7 +85,15 @@ def test_flags_reach_the_mesh(flux: ModelFacts) -> None:
             "flag-without-ulysses",
             "ulysses_float8: false",
         ),
-        ("tp_size: 2, ulysses_async: true", 2, "flag-without-ulysses", "ulysses_async: false"),
+        (
+            "tp_size: 2, ring_size: 2, ulysses_async: true",
+            4,
+            "flag-without-ulysses",
+            "ulysses_async: false",
+        ),
+        ("ulysses_size: 2, backend: native_pytorch", 2, "other-backend", "backend: auto"),
+        ("tp_size: 2, backend: native_diffuser", 2, "other-backend", "backend: auto"),
+        ("ulysses_size: 2, tp_size: 2, backend: cache_dit", 4, "other-backend", "backend: auto"),
         (
             "ulysses_size: 2, ring_size: 2, ulysses_anything: true",
             4,
@@ -100,13 +112,86 @@ def test_what_cannot_run_is_refused(
     assert found.hint.startswith(hint)
 
 
-@pytest.mark.parametrize("keys", ["ulysses_size: 5, ulysses_anything: true", "ring_size: 5"])
-def test_heads_need_not_divide_where_they_are_not_shared_out(keys: str, flux: ModelFacts) -> None:
-    assert compiled(keys, flux, 5).program is not None
+@pytest.mark.parametrize(
+    ("keys", "gpus"), [("ulysses_size: 5, ulysses_anything: true", 5), ("ring_size: 16", 16)]
+)
+def test_heads_need_not_divide_where_they_are_not_shared_out(
+    keys: str, gpus: int, flux: ModelFacts
+) -> None:
+    assert compiled(keys, flux, gpus).program is not None
+
+
+@pytest.mark.parametrize(
+    ("keys", "gpus"),
+    [
+        ("ulysses_size: 2, backend: CACHE_DIT", 2),
+        ("ring_size: 2, backend: native_diffuser", 2),
+        ("tp_size: 2, backend: native_pytorch", 2),
+        ("ring_size: 2, tp_size: 2, backend: native_hybrid", 4),
+    ],
+)
+def test_a_backend_may_be_named_if_it_is_the_one(keys: str, gpus: int, flux: ModelFacts) -> None:
+    assert not compiled(keys, flux, gpus).diagnostics
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "severity"),
+    [
+        ("tp_size: 2, ulysses_float8: true", "flag-without-ulysses", "warning"),
+        ("tp_size: 2, ring_rotate_method: allgather", "without-effect", "hint"),
+        ("tp_size: 2, extra_parallel_modules: [text_encoder_3]", "no-such-module", "warning"),
+    ],
+)
+def test_what_a_mesh_has_no_use_for_is_no_part_of_the_plan(
+    keys: str, code: str, severity: str, flux: ModelFacts
+) -> None:
+    compilation = compiled(keys, flux, 2)
+    assert [(d.code, d.severity.value) for d in compilation.diagnostics] == [(code, severity)]
+    assert compilation.program == compiled("tp_size: 2", flux, 2).program
+
+
+def test_the_order_of_modules_is_no_part_of_the_plan(flux: ModelFacts) -> None:
+    one, other = (
+        compiled(f"tp_size: 2, extra_parallel_modules: [{names}]", flux, 2).program
+        for names in ("vae, text_encoder, vae", "text_encoder, vae")
+    )
+    assert one is not None
+    assert one == other
+
+
+def test_the_old_place_of_the_keys_is_read(flux: ModelFacts) -> None:
+    old = compiled(
+        "ulysses_size: 2, parallel_kwargs: {experimental_ulysses_float8: true, ring: 2}", flux, 4
+    )
+    assert [d.code for d in old.diagnostics] == ["legacy-key"] * 2
+    assert [d.hint for d in old.diagnostics] == ["ulysses_float8: true", "ring_size: 2"]
+    new = compiled("ulysses_size: 2, ring_size: 2, ulysses_float8: true", flux, 4)
+    assert old.program == new.program is not None
+    twice = compiled("ulysses: 2, parallel_kwargs: {ulysses_size: 2, foo: 1}", flux, 2)
+    assert [(d.code, d.field) for d in twice.diagnostics] == [
+        ("duplicate-key", "parallelism_config.parallel_kwargs.ulysses_size"),
+        ("unknown-key", "parallelism_config.parallel_kwargs.foo"),
+    ]
 
 
 class TestSequence:
     """Ranks that share a sequence have equal parts of it, unless `ulysses_anything` says else."""
+
+    @pytest.mark.parametrize("model", ["FLUX.1-dev", "FLUX.2-dev"])
+    def test_the_prompt_divides_where_it_is_shared(self, model: str) -> None:
+        facts = from_name(f"black-forest-labs/{model}")
+        config = "parallelism_config: {ulysses_size: 3}"
+        compilation = compile_config(config, facts, Request(height=768, width=768))
+        found = [d.message for d in compilation.diagnostics]
+        assert found == [
+            "the 512 tokens of the prompt do not divide by ring_size 1 x ulysses_size 3"
+        ]
+
+    def test_a_prompt_that_is_only_attended_to_need_not_divide(self) -> None:
+        facts = from_name("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+        config = "parallelism_config: {ulysses_size: 3}"
+        request = Request(height=480, width=768)
+        assert compile_config(config, facts, request).program is not None
 
     @pytest.mark.parametrize(
         ("config", "height", "divides"),

@@ -44,7 +44,11 @@ def test_every_example_is_valid(validator: Draft202012Validator, path: Path) -> 
         "quantize_config: {components_to_quantize: {text_encoder: {quant_type: int8}, vae: null}}",
         "quantize_config: {precision_plan: {attn: float8, ff.net: int8_weight_only}}",
         "attention_backend: flash",
+        "quantize_config: {per_tensor_fallback: true, quant_type: nvfp4}",
+        "parallelism_config: {parallel_kwargs: {experimental_ulysses_async: true, tp: 2}}",
         # and what both refuse
+        "quantize_config: {per_tensor_fallback: false}",
+        "parallelism_config: {parallel_kwargs: {foo: 1}}",
         "cache_config: {Fn_compute_blocks: 0}",
         "cache_config: {Fn_compute_block: 1}",
         "cache_config: {residual_diff_threshold: '0.1'}",

@@ -253,7 +253,7 @@ def test_keys_left_out_on_purpose_are_named(section: str, key: str) -> None:
         ("{Fn_compute_blocks: '2'}", 35, "'2' is not allowed", "Fn_compute_blocks: 2"),
         ("{Fn_compute_blocks: 2.0}", 35, "allowed: an integer >= 1", "Fn_compute_blocks: 2"),
         ("{Fn_compute_blocks: 2.5}", 35, "allowed: an integer >= 1", ""),
-        ("{Fn_compute_blocks: true}", 35, "True is not allowed", ""),
+        ("{Fn_compute_blocks: true}", 35, "true is not allowed", ""),
         ("{Fn_compute_blocks: [2]}", 35, "[2] is not allowed", ""),
         ("{max_warmup_steps: {a: 1}}", 34, "{'a': 1} is not allowed", ""),
         ("{max_warmup_steps: 2026-01-02}", 34, "'2026-01-02' is not allowed", ""),
@@ -283,9 +283,9 @@ def test_keys_left_out_on_purpose_are_named(section: str, key: str) -> None:
         ("{num_inference_steps: 0}", 37, "allowed: an integer >= 1", ""),
         ("{max_cached_steps: 99999999999}", 34, "<= 2147483647", ""),
         ("{residual_diff_threshold: .nan}", 41, "nan is not allowed", ""),
-        ("{residual_diff_threshold: .inf}", 41, "inf is not allowed", ""),
+        ("{residual_diff_threshold: .inf}", 41, ".inf is not allowed", ""),
         ("{residual_diff_threshold: nan}", 41, "'nan' is not allowed", ""),
-        ("{max_accumulated_residual_diff_threshold: -.inf}", 57, "-inf is not allowed", ""),
+        ("{max_accumulated_residual_diff_threshold: -.inf}", 57, "-.inf is not allowed", ""),
         # Words
         ("{steps_computation_policy: STATIC}", 42, "dynamic or static", "did you mean static?"),
         ("{force_refresh_step_policy: twice}", 43, "once or repeat", ""),
@@ -384,9 +384,9 @@ def test_all_faults_come_at_once() -> None:
 
 
 def test_thousands_of_unknown_keys_are_counted_not_listed() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     config = load("cache_config:\n" + "".join(f"  Fn_compute_block{i}: 1\n" for i in range(5000)))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert len(config.diagnostics) == 21
     last = config.diagnostics[-1]
     assert last.message == "4980 more unknown keys"
@@ -420,3 +420,58 @@ def test_json_and_yaml_of_the_same_values_are_the_same_config(keys: dict[str, An
     flow = load(yaml.safe_dump({"cache_config": keys}, default_flow_style=True))
     assert from_json.cache is not None
     assert from_json.cache == block.cache == flow.cache
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ("max_warmup_steps: 010", "010 is read as 8, as YAML 1.1 has it", "max_warmup_steps: 8"),
+        ("{max_warmup_steps: 1:30}", "1:30 is read as 90, as YAML 1.1 has it", "max_warmup_steps"),
+        ("cache_config:\n  max_cached_steps: -017", "-017 is read as -15", "max_cached_steps: -15"),
+    ],
+)
+def test_a_number_that_is_not_what_it_looks_like(text: str, says: str, hint: str) -> None:
+    (found,) = load(text).diagnostics
+    assert (found.severity, found.code) == (Severity.WARNING, "odd-number")
+    assert found.message.startswith(says)
+    assert found.hint.startswith(hint)
+    assert found.line == text.count("\n") + 1
+
+
+@pytest.mark.parametrize("number", ["0", "-0", "10", "0x10", "1_000", "0b11"])
+def test_other_numbers_are_plain(number: str) -> None:
+    assert load(f"max_warmup_steps: {number}").diagnostics == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "quantize_config: {per_tensor_fallback: true, regional_quantize: true, backend: TorchAO}",
+        "quantize_config: {repeated_blocks: [], filter_fn: null, svdq_kwargs: {}}",
+        "parallelism_config: {use_ray: false, extra_parallel_kwargs: {}, cp_plan: ~}",
+        "cache_config: {enable_dynamic_prune_threshold: false, non_prune_block_ids: []}",
+    ],
+)
+def test_an_unsupported_key_may_say_what_is_done_anyway(text: str) -> None:
+    assert load(text).diagnostics == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ("{per_tensor_fallback: false}", "per_tensor_fallback other than true", "per_tensor_fall"),
+        ("{per_tensor_fallback: 1}", "per_tensor_fallback other than true", "per_tensor_fallback"),
+        ("{backend: svdq}", "SVDQuant, which ditplan does not support", "backend: 'auto'"),
+        ("{svdq_kwargs: {rank: 32}}", "SVDQuant, which ditplan does not support", "svdq_kwargs"),
+        ("{serialize_to: x}", "SVDQuant, which ditplan does not support", "remove serialize_to"),
+        ("{components_to_quantize: vae}", "'vae' is not allowed", "components_to_quantize: [vae]"),
+        ("{precision_plan: {attn: float9}}", "'float9' is not allowed", "did you mean float8?"),
+    ],
+)
+def test_what_of_a_quantization_is_not_supported_is_said_by_name(
+    text: str, says: str, hint: str
+) -> None:
+    (found,) = load(f"quantize_config: {text}").diagnostics
+    assert found.severity is Severity.ERROR
+    assert says in found.message
+    assert found.hint.startswith(hint)
