@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from planner.config.schema import TopLevel
-from planner.config.section import SECTIONS
+from planner.config.section import ANY_CASE, SECTIONS
 from planner.config.spellings import LEGACY, MISSPELT, QUANT_TYPES, SYNONYMS, UNSUPPORTED
 
 
@@ -45,6 +45,11 @@ def json_schema() -> dict[str, Any]:
         sections[name] = schema
     for schema in (sections["quantize_config"], definitions["ComponentQuantizeConfig"]):
         _accept_aliases(schema["properties"])
+    for name, keys in ANY_CASE.items():
+        properties = sections[name]["properties"]
+        synonyms = SYNONYMS.get(name, {})
+        for key in (*keys, *(other for other, key in synonyms.items() if key in keys)):
+            properties[key]["anyOf"] = [*map(_in_any_case, properties[key]["anyOf"])]
     beside = TopLevel.model_json_schema()["properties"]
     flat = {"title": "Flat form", "allOf": [sections["cache_config"]]}
     sectioned = {
@@ -69,9 +74,22 @@ def _accept_aliases(schema: Any) -> None:
     """Every choice between quantization types, however deep, takes their other names too."""
     for inner in schema.values() if isinstance(schema, dict) else schema:
         if isinstance(inner, dict) and "float8_per_row" in inner.get("enum", ()):
-            inner["enum"] = [*inner["enum"], *QUANT_TYPES]
+            names = [*inner.pop("enum"), *QUANT_TYPES]
+            inner.update(_in_any_case({**inner, "enum": names}))
         elif isinstance(inner, dict | list):
             _accept_aliases(inner)
+
+
+def _in_any_case(schema: dict[str, Any]) -> dict[str, Any]:
+    """A choice between texts that may be written in capitals, too; editors offer them as they are.
+
+    Regular expressions of JSON Schema have no flag for that.
+    """
+    names = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    if not names:
+        return schema
+    each = ("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in name) for name in names)
+    return {"type": "string", "anyOf": [{"enum": names}, {"pattern": f"^({'|'.join(each)})$"}]}
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:

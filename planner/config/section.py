@@ -44,7 +44,7 @@ TOP_LEVEL = (*SECTIONS, "attention_backend")
 # A file of thousands of unknown keys is not a config with thousands of typing errors.
 _MAX_UNKNOWN_KEYS = 20
 # Values that mean the same in any case of letters.
-_ANY_CASE = {
+ANY_CASE = {
     "parallelism_config": ("backend", "ulysses_size", "ring_size", "tp_size"),
 }
 
@@ -198,7 +198,7 @@ def _canonical_value(config: AccelerationConfig, name: str, key: str, value: Any
         return {part: _component(config, (*path, part), inner) for part, inner in value.items()}
     if path == ("quantize_config", "quant_type"):
         return _quant_type(config, path, value)
-    if isinstance(value, str) and key in _ANY_CASE.get(name, ()):
+    if isinstance(value, str) and key in ANY_CASE.get(name, ()):
         return value.lower()
     return value
 

@@ -46,6 +46,11 @@ def test_every_example_is_valid(validator: Draft202012Validator, path: Path) -> 
         "attention_backend: flash",
         "quantize_config: {per_tensor_fallback: true, quant_type: nvfp4}",
         "parallelism_config: {parallel_kwargs: {experimental_ulysses_async: true, tp: 2}}",
+        # any case, where the loader takes any
+        "parallelism_config: {ulysses: AUTO, backend: Native_PyTorch}",
+        "quantize_config: {quant_type: FLOAT8}",
+        "quantize_config: {components_to_quantize: {vae: {quant_type: INT8}}}",
+        "quantize_config: {precision_plan: {attn: Float8_Per_Row}}",
         # and what both refuse
         "quantize_config: {per_tensor_fallback: false}",
         "parallelism_config: {parallel_kwargs: {foo: 1}}",
@@ -55,6 +60,8 @@ def test_every_example_is_valid(validator: Draft202012Validator, path: Path) -> 
         "cache_config: {steps_computation_mask: turbo}",
         "cache_config: {steps_computation_mask: [1, 2]}",
         "cache_config: {steps_computation_policy: Static}",
+        "parallelism_config: {ulysses_size: AUTOMATIC}",
+        "quantize_config: {quant_type: XFLOAT8}",
         "cache_config: []",
         "parallelism_config: {ulysses_size: 0}",
         "cache_config: {secondary: {Fn_compute_block: 2}}",
