@@ -111,7 +111,8 @@ def violations_of(diagnostics: Iterable[Diagnostic]) -> list[Violation]:
     """The errors among the diagnostics of a config, each with its place and hint."""
     return [
         Violation(
-            d.field,
+            # What is wrong with a config as a whole has no path in it.
+            d.field or "config",
             (f"line {d.line}, column {d.column}: " if d.line else "")
             + d.message
             + (f" ({d.hint})" if d.hint else ""),

@@ -27,7 +27,7 @@ def test_errors_of_a_config_keep_their_place_and_hint() -> None:
     ]
     assert violations_of(diagnostics) == [
         Violation("a.b", "line 2, column 3: is wrong (write c)"),
-        Violation("", "is no YAML"),
+        Violation("config", "is no YAML"),
     ]
 
 
