@@ -62,6 +62,11 @@ def compile_config(
     """
     source = load(config)
     apply_environment(source, environment or {})
+    return compile_loaded(source, model, request)
+
+
+def compile_loaded(source: AccelerationConfig, model: ModelFacts, request: Request) -> Compilation:
+    """The same for a config that was loaded, with the faults that were found in it."""
     asked = request
     if request.num_inference_steps is None and source.cache is not None:
         request = replace(request, num_inference_steps=source.cache.num_inference_steps)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.compile.caching import seen_by, target_rule
-from planner.compile.compiler import Compilation, compile_config
+from planner.compile.compiler import Compilation, compile_loaded
 from planner.compile.plan import Op, OpKind, Program, Reason
 from planner.compile.request import Request
 from planner.compile.rule import explain
@@ -65,16 +65,16 @@ def explain_step(
     Raises:
         StepRangeError: the run has no such step.
     """
-    compilation = compile_config(config, model, request, environment)
+    source = load(config)
+    apply_environment(source, environment or {})
+    compilation = compile_loaded(source, model, request)
     program = compilation.program
     if program is None:
         return Explanation(compilation, step, ())
     last = program.num_inference_steps - 1
     if not 0 <= step <= last:
         raise StepRangeError(f"there is no step {step}; this run has the steps 0 to {last}")
-    written = load(config)
-    apply_environment(written, environment or {})
-    tests = _tests_by_target(written, model, program, step)
+    tests = _tests_by_target(source, model, program, step)
     accounts = []
     for c, column in enumerate(program.columns):
         own = model.steps_of(column.target, program.num_inference_steps)

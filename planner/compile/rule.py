@@ -122,7 +122,9 @@ def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]
         yield Verdict(key, lambda: f"warm-up ends before step {max(warmup, 0)}{cut}")
     elif step % rule.warmup_interval:
         every = rule.warmup_interval
-        yield Verdict("warmup_interval", lambda: f"warm-up computes every {every}th step only")
+        yield Verdict(
+            "warmup_interval", lambda: f"warm-up computes one step in {every}, not this one"
+        )
     else:
         yield Verdict(key, lambda: f"within the {warmup} warm-up steps{cut}", full, Reason.WARMUP)
     key = "steps_computation_mask"
