@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
-from planner.cli.inputs import compile_inputs, config_name
+from planner.cli.inputs import STDIN, compile_inputs, config_name
 from planner.cli.options import model_option, request_options
 from planner.cli.plan_file import write_plan
 from planner.cli.terminal import report
@@ -22,10 +21,10 @@ from planner.compile.request import Request
     "--out",
     "-o",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The plan's file, e.g. plan.binpb.",
+    type=click.Path(dir_okay=False, readable=False, allow_dash=True),
+    help="The plan's file, e.g. plan.binpb, or - for standard output.",
 )
-def compile_plan(config: str, model: str, request: Request, out: Path) -> None:
+def compile_plan(config: str, model: str, request: Request, out: str) -> None:
     """Compile CONFIG to a file that `ditplan generate --plan` executes.
 
     The exit status is 2 when CONFIG has an error; nothing is then written.
@@ -38,4 +37,5 @@ def compile_plan(config: str, model: str, request: Request, out: Path) -> None:
 
     plan = plan_to_proto(compilation.program, compilation.estimate)
     write_plan(out, plan)
-    click.echo(f"{out}: plan {plan.plan_id}, {len(plan.program.steps)} steps")
+    said = f"{out}: plan {plan.plan_id}, {len(plan.program.steps)} steps"
+    click.echo(said, err=out == STDIN)

@@ -8,8 +8,8 @@ import sys
 
 import click
 
-from planner.cli.inputs import InputError, config_name, find_model, is_plan_file, read_config
-from planner.cli.options import model_option, request_options
+from planner.cli.inputs import config_name, find_model, read_config
+from planner.cli.options import FORMATS, model_option, request_options
 from planner.cli.terminal import look, report
 from planner.codec import plan_to_proto
 from planner.compile.explanation import StepRangeError, explain_step
@@ -22,20 +22,16 @@ from planner.render.explanation import explanation_document, render_explanation
 @model_option
 @click.option("--step", type=int, required=True, metavar="N", help="Counted from 0.")
 @request_options
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@click.option("--format", "form", type=FORMATS, default="text", show_default=True)
 def explain(config: str, model: str, step: int, request: Request, form: str) -> None:
     """Show which rules of CONFIG decide over a step, in the order in which they are asked.
 
     CONFIG is a YAML or JSON file, or - for standard input. The exit status is 2 when it has an
     error, or when the run has no such step.
     """
-    if is_plan_file(config):
-        raise click.UsageError(f"{config}: a plan holds no rules to explain; give its config")
+    facts, data = find_model(model), read_config(config)
     try:
-        facts, data = find_model(model), read_config(config)
         explanation = explain_step(data, facts, request, step, os.environ)
-    except InputError as error:
-        raise click.UsageError(error.diagnostic.message) from None
     except StepRangeError as error:
         raise click.BadParameter(str(error), param_hint="'--step'") from None
     compilation = explanation.compilation

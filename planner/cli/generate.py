@@ -15,9 +15,10 @@ from ditplan.v1 import generation_pb2
 
 from planner.cli.client import Client, Refusal, connect
 from planner.cli.generation_spec import generation_spec
-from planner.cli.inputs import InputError, config_name, find_model
+from planner.cli.inputs import config_name, find_model
 from planner.cli.local import LocalServiceError, local_service
 from planner.cli.outcome import REFUSED, fail, refused, succeeded
+from planner.cli.plan_file import check_program
 from planner.cli.plan_view import show_plan
 from planner.cli.progress import RunProgress
 from planner.cli.terminal import report
@@ -177,17 +178,15 @@ def _client(planner: str | None, model: str) -> Iterator[Client]:
 
 def _check(spec: generation_pb2.GenerationSpec, source_name: str) -> None:
     """Says what is wrong with a request before anything is brought up for it."""
-    if spec.HasField("program"):
-        return
-    try:
-        facts = find_model(spec.model)
-    except InputError as error:
-        raise click.UsageError(error.diagnostic.message) from None
+    facts = find_model(spec.model)
     asked = ("num_inference_steps", "height", "width", "num_frames", "guidance_scale")
     given = {field.name: value for field, value in spec.ListFields() if field.name in asked}
     given["negative_prompt"] = spec.HasField("negative_prompt")
     request = Request(world_size=1, **given)
-    diagnostics = compile_config(spec.config, facts, request, os.environ).diagnostics
+    if spec.HasField("program"):
+        diagnostics = check_program(spec.program, facts, request).diagnostics
+    else:
+        diagnostics = compile_config(spec.config, facts, request, os.environ).diagnostics
     if has_errors(diagnostics):
         report(diagnostics, source=spec.config, source_name=source_name)
         sys.exit(REFUSED)

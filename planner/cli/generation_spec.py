@@ -37,6 +37,7 @@ def generation_spec(
         given: fields of the spec; None where an option was left out.
 
     Raises:
+        InputError: a file cannot be used.
         click.UsageError: an option cannot be used, or a required one is missing.
     """
     if sum(source is not None for source in (config, plan, replay)) > 1:
@@ -90,10 +91,8 @@ def _absolute(model: str | None) -> str | None:
 def _text(config: str) -> str:
     try:
         return read_config(config).decode("utf-8-sig")
-    except InputError as error:
-        raise click.UsageError(error.diagnostic.message) from None
     except UnicodeDecodeError:
-        raise click.UsageError(f"{config}: is not UTF-8 text") from None
+        raise InputError("unreadable-config", "config", f"{config}: is not UTF-8 text") from None
 
 
 def _recorded(path: Path) -> generation_pb2.GenerationSpec:
@@ -107,8 +106,10 @@ def _recorded(path: Path) -> generation_pb2.GenerationSpec:
         spec = generation_pb2.GenerationSpec(program=replay_program(document))
         _fill(spec, document.get("spec"))
         return spec
-    except (OSError, ValueError, RecursionError) as error:
-        raise click.UsageError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError("unusable-record", "replay", f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError("unusable-record", "replay", f"{path}: {error}") from None
 
 
 def _fill(spec: generation_pb2.GenerationSpec, recorded: Any) -> None:

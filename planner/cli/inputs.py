@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import IO, Any
 
 import click
 
@@ -19,12 +20,17 @@ STDIN = "-"
 PLAN_SUFFIX = ".binpb"
 
 
-class InputError(Exception):
-    """An argument that cannot be used, as a diagnostic."""
+class InputError(click.ClickException):
+    """An argument that cannot be used, as a diagnostic; unless caught, it ends the command."""
 
-    def __init__(self, diagnostic: Diagnostic) -> None:
-        super().__init__(diagnostic.message)
-        self.diagnostic = diagnostic
+    exit_code = 2
+
+    def __init__(self, code: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.diagnostic = Diagnostic(Severity.ERROR, code, field, message)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"error: {self.message}", err=True)
 
 
 def is_plan_file(path: str) -> bool:
@@ -42,10 +48,12 @@ def read_config(path: str) -> bytes:
     An empty path is an empty config: SGLANG_CACHE_DIT variables alone.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is a plan.
     """
     if not path:
         return b""
+    if is_plan_file(path):
+        raise InputError("unreadable-config", "config", f"{path}: is a plan, not a config")
     try:
         if path == STDIN:
             if sys.stdin is None:
@@ -55,7 +63,7 @@ def read_config(path: str) -> bytes:
             return file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         message = f"{path}: {error.strerror or error}"
-        raise InputError(_error("unreadable-config", "config", message)) from None
+        raise InputError("unreadable-config", "config", message) from None
 
 
 def find_model(model: str) -> ModelFacts:
@@ -67,7 +75,7 @@ def find_model(model: str) -> ModelFacts:
     try:
         return from_directory(Path(model)) if os.path.isdir(model) else from_name(model)
     except (UnknownModelError, OSError) as error:
-        raise InputError(_error("unknown-model", "model", str(error))) from None
+        raise InputError("unknown-model", "model", str(error)) from None
 
 
 def compile_inputs(config: str, model: str, request: Request) -> tuple[Compilation, str]:
@@ -89,7 +97,3 @@ def compile_inputs(config: str, model: str, request: Request) -> tuple[Compilati
     if facts is None or diagnostics:
         return Compilation(None, None, request, tuple(diagnostics)), source
     return compile_config(data, facts, request, os.environ), source
-
-
-def _error(code: str, field: str, message: str) -> Diagnostic:
-    return Diagnostic(Severity.ERROR, code, field, message)

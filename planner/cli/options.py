@@ -10,6 +10,8 @@ import click
 
 from planner.compile.request import Request
 
+FORMATS = click.Choice(["text", "json"])
+
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that make up a request, passed on as one ``request``."""
@@ -19,7 +21,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--height", type=int, help="Pixels.  [default: the model's]")
     @click.option("--width", type=int, help="Pixels.  [default: the model's]")
     @click.option("--guidance", type=float, help="Guidance scale.  [default: the model's]")
-    @click.option("--frames", type=int, help="Of a film.  [default: the model's]")
+    @click.option("--frames", type=int, help="Of a video.  [default: the model's]")
     @click.option(
         "--negative-prompt", is_flag=True, help="The run has one; some models need it for guidance."
     )

@@ -20,7 +20,7 @@ from planner.cli.options import model_option, request_options
 from planner.cli.terminal import Look, look, report
 from planner.compile.compiler import Compilation
 from planner.compile.request import Request
-from planner.diagnostics import Diagnostic, Severity, has_errors
+from planner.diagnostics import has_errors
 
 _FORMATS = click.Choice(["text", "json", "svg", "html"])
 
@@ -48,15 +48,18 @@ def preview(
     else:
         compilation, source = compile_inputs(config, model, request)
     name = config_name(config)
-    stdout = sys.stdout if out in (None, STDIN) else None
+    failed = has_errors(compilation.diagnostics)
+    stream = sys.stdout if out in (None, STDIN) else None
     if form == "text":
-        document = _text(compilation, source, name, model, look(stdout), sources=sources)
+        # Without a plan there are no data for whoever reads standard output, or the file.
+        stream = sys.stderr if failed else stream
+        document = _text(compilation, source, name, model, look(stream), sources=sources)
     else:
         document = _render(compilation, source, name, model, form)
-    if stdout is None or form == "svg":
+    if stream is None or form == "svg":
         report(compilation.diagnostics, source=source, source_name=name)
-    _write(document, stdout, out)
-    if has_errors(compilation.diagnostics):
+    _write(document, stream, out)
+    if failed:
         sys.exit(2)
 
 
@@ -66,10 +69,7 @@ def _stored(path: str, model: str, request: Request) -> Compilation:
     try:
         return check_plan(path, find_model(model), request)
     except InputError as error:
-        fault = error.diagnostic
-    except click.UsageError as error:
-        fault = Diagnostic(Severity.ERROR, "unusable-plan", "config", error.message)
-    return Compilation(None, None, request, (fault,))
+        return Compilation(None, None, request, (error.diagnostic,))
 
 
 def _text(
@@ -120,16 +120,18 @@ def _plan_id(compilation: Compilation) -> str | None:
     return plan_to_proto(compilation.program, compilation.estimate).plan_id
 
 
-def _write(document: str, stdout: TextIO | None, out: str | None) -> None:
+def _write(document: str, stream: TextIO | None, out: str | None) -> None:
     """Writes to the stream, or without one to the file; an empty document leaves both alone."""
     if not document:
         return
     try:
-        if stdout is not None:
-            click.echo(document.encode(stdout.encoding, "backslashreplace"), nl=False)
+        if stream is not None:
+            click.echo(document.encode(stream.encoding, "backslashreplace"), stream, nl=False)
         elif out is not None:
             Path(out).write_text(document, encoding="utf-8")
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise click.ClickException(f"cannot write: {error.strerror or error}") from None
+        raise click.ClickException(
+            f"cannot write {out or STDIN}: {error.strerror or error}"
+        ) from None

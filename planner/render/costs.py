@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from planner.compile.cost import Cost
-from planner.compile.plan import Estimate, Topology
+from planner.compile.plan import Estimate, Program
+from planner.render.summary import may_cache
 
 _FLOPS = ("FLOPs", "kFLOPs", "MFLOPs", "GFLOPs", "TFLOPs", "PFLOPs", "EFLOPs")
 _BYTES = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -36,14 +37,18 @@ def headlines(estimate: Estimate, steps: int) -> list[tuple[str, str]]:
     return found
 
 
-def cost_in_words(cost: Cost, topology: Topology) -> list[tuple[str, str]]:
+def cost_in_words(cost: Cost, program: Program) -> list[tuple[str, str]]:
     """What a run needs: pairs of a heading and a sentence."""
+    topology = program.topology
     uncached = "" if cost.max_flops == cost.full_flops else f"; {_flops(cost.full_flops)} uncached"
+    cached = cached_step_flops(cost, program)
     found = [
         (
             "compute",
             f"{_range(_flops(cost.min_flops), _flops(cost.max_flops))} a run, "
-            f"{_flops(cost.step_flops)} in a step that computes all{uncached}",
+            f"{_flops(cost.step_flops)} in a step that computes all"
+            + (f", {_flops(cached)} in a cached one" if cached is not None else "")
+            + uncached,
         ),
         (
             "memory",
@@ -68,6 +73,21 @@ def cost_in_words(cost: Cost, topology: Topology) -> list[tuple[str, str]]:
         counted = f"up to {cost.decision_collectives} small collectives a run"
         found.append(("decisions", f"{counted}, to agree on computing or caching"))
     return found
+
+
+def cached_step_flops(cost: Cost, program: Program) -> int | None:
+    """Of the most expensive step, cached as far as its Fn and Bn blocks allow; None: it never is.
+
+    What lies outside the blocks is computed in any case.
+    """
+    if not any(may_cache(program, column) for column in range(len(program.columns))):
+        return None
+    full: dict[str, int] = {}
+    saved: dict[str, int] = {}
+    for column, each in zip(program.columns, cost.columns, strict=True):
+        full[column.target] = full.get(column.target, 0) + each.full_flops
+        saved[column.target] = saved.get(column.target, 0) + each.full_flops - each.cached_flops
+    return cost.step_flops - saved[max(full, key=full.__getitem__)]
 
 
 def _speed_up(estimate: Estimate, steps: int) -> str:

@@ -6,8 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from planner.compile.compiler import Compilation
-from planner.compile.plan import Calibrator, Column, Estimate, Op, Program, Topology
+from planner.compile.plan import Calibrator, Column, Estimate, Op, Program
+from planner.compile.sources import Source
 from planner.diagnostics import Diagnostic
+from planner.render.costs import cached_step_flops
+from planner.render.sources import plain
 from planner.render.summary import grouped_targets
 
 
@@ -17,11 +20,15 @@ def plan_document(compilation: Compilation, plan_id: str | None, *, model: str) 
     return {
         "plan_id": plan_id,
         "model": model,
+        "request": asdict(compilation.request),
         "steps": _steps(program) if program else [],
         "computed_steps": _computed_steps(estimate) if estimate else None,
         "estimate": _estimate(program, estimate) if program and estimate else None,
         "columns": [_column(program, column) for column in program.columns] if program else [],
-        "topology": _topology(program.topology) if program else None,
+        "topology": plain(asdict(program.topology)) if program else None,
+        "placement": plain(asdict(program.placement)) if program else None,
+        "attention_backend": program.attention_backend or None if program else None,
+        "sources": [_source(source) for source in compilation.sources],
         "diagnostics": [diagnostic_document(d) for d in compilation.diagnostics],
     }
 
@@ -43,6 +50,7 @@ def _estimate(program: Program, estimate: Estimate) -> dict[str, Any] | None:
         "min_speedup": cost.min_speedup,
         "max_speedup": cost.max_speedup,
         "cache_bytes": cost.cache_bytes,
+        "cached_step_flops": cached_step_flops(cost, program),
     }
     document["columns"] = [
         {"target": column.target, "branch": column.branch.value, "group": column.group}
@@ -54,7 +62,7 @@ def _estimate(program: Program, estimate: Estimate) -> dict[str, Any] | None:
 
 def _steps(program: Program) -> list[dict[str, Any]]:
     """The ops that run in each step; ``group`` only where a target has several."""
-    grouped = grouped_targets(program)
+    grouped = grouped_targets(program.columns)
     return [
         {
             "index": index,
@@ -74,7 +82,7 @@ def _op(op: Op, column: Column, grouped: bool) -> dict[str, Any]:
         document["group"] = column.group
     document |= {"kind": op.kind.name, "reason": op.reason.name}
     if op.adaptive is not None:
-        document["threshold"] = op.adaptive.residual_diff_threshold
+        document["rule"] = asdict(op.adaptive)
     if op.refresh:
         document["refresh"] = True
     return document
@@ -89,11 +97,17 @@ def _column(program: Program, column: Column) -> dict[str, Any]:
         "Fn_compute_blocks": column.fn_compute_blocks,
         "Bn_compute_blocks": column.bn_compute_blocks,
         "calibrator": _calibrator(column.calibrator) if column.calibrator else None,
+        "reuses_cond_diff": column.reuses_cond_diff,
     }
 
 
-def _topology(topology: Topology) -> dict[str, Any]:
-    return {**asdict(topology), "extra_parallel_modules": list(topology.extra_parallel_modules)}
+def _source(source: Source) -> dict[str, Any]:
+    return {
+        "key": source.key,
+        "value": plain(source.value),
+        "origin": source.origin,
+        "line": source.line,
+    }
 
 
 def _calibrator(calibrator: Calibrator) -> dict[str, Any]:

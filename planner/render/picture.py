@@ -5,7 +5,7 @@ from __future__ import annotations
 from planner.compile.plan import Estimate, OpKind, Program, Topology
 from planner.render.ranks import rank_formula, rank_grid
 from planner.render.sheet import INK, MUTED, Sheet
-from planner.render.summary import by_column, labels, spans, why
+from planner.render.summary import by_column, labels, running, spans, why
 from planner.render.words import KIND_WORDS, computed_steps
 
 _CHARACTER = 7.2
@@ -47,7 +47,7 @@ def draw_ranks(sheet: Sheet, topology: Topology, left: float) -> None:
 
 
 def _strip(sheet: Sheet, program: Program) -> None:
-    names = labels(program)
+    names = labels(program.columns)
     longest = _CHARACTER * max(map(len, names)) + 18
     inline = longest < sheet.width / 3
     left = sheet.left + (longest if inline else 0)
@@ -61,7 +61,8 @@ def _strip(sheet: Sheet, program: Program) -> None:
         for step in range(start, stop, 5):
             sheet.text(left + (step - start) * cell + 1, str(step), size=11, color=MUTED, mono=True)
         sheet.y += 7
-        for index, name in enumerate(names):
+        for index in running(program, start, stop):
+            name = names[index]
             if inline:
                 sheet.text(sheet.left, name, size=12, mono=True, down=_CELL_HEIGHT / 2 + 4)
             else:

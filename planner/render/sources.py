@@ -19,15 +19,23 @@ def render_sources(sources: Sequence[Source], canvas: Canvas) -> list[str]:
     left = min(max(map(len, origins), default=0), _MAX_ORIGIN) + 4
     lines: list[str] = []
     for source, origin in zip(sources, origins, strict=True):
-        text = canvas.show(f"{source.key}: {_as_yaml(source.value)}")
+        text = canvas.show(f"{source.key}: {as_yaml(source.value)}")
         start = f"  {origin}".ljust(left)
         found = canvas.wrap(text, first=start, rest=" " * left)
         lines += map(canvas.dim, found) if source.origin == "default" else found
     return lines
 
 
-def _as_yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """JSON, which is YAML, with plain strings bare."""
-    if isinstance(value, Section):
-        value = value.model_dump()
+    value = plain(value)
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it."""
+    if isinstance(value, Section):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value

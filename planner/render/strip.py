@@ -7,7 +7,7 @@ from itertools import groupby
 
 from planner.compile.plan import Op, OpKind, Program
 from planner.render.canvas import Canvas
-from planner.render.summary import labels
+from planner.render.summary import labels, running
 
 _INDENT = 2
 _MIN_ROOM = 40
@@ -16,7 +16,7 @@ _TICK = 5
 
 def render_strip(program: Program, canvas: Canvas) -> list[str]:
     """One row per column in each band of steps; bands start at multiples of ten."""
-    names = [canvas.show(label) for label in labels(program)]
+    names = [canvas.show(label) for label in labels(program.columns)]
     longest = max(map(len, names), default=0)
     inline = canvas.width - _INDENT - longest - 2 >= _MIN_ROOM
     left = _INDENT + (longest + 2 if inline else 2)
@@ -29,7 +29,8 @@ def render_strip(program: Program, canvas: Canvas) -> list[str]:
         stop = min(start + band, steps)
         lines += [""] if lines else []
         lines.append(" " * left + canvas.dim(_ruler(start, stop, cell, room)))
-        for index, name in enumerate(names):
+        for index in running(program, start, stop):
+            name = names[index]
             row = _row((ops[index] for ops in program.steps[start:stop]), cell, canvas)
             if inline:
                 lines.append(f"{' ' * _INDENT}{name.ljust(longest)}  {row}".rstrip())

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from planner.compile.plan import (
-    AdaptiveRule,
-    Branch,
-    OpKind,
-    Program,
-    Reason,
-)
+from planner.compile.difference import ColumnName
+from planner.compile.plan import AdaptiveRule, Branch, Column, OpKind, Program, Reason
 
 T = TypeVar("T", bound=Hashable)
+Columns = Sequence[Column | ColumnName]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +34,18 @@ def spans(steps: Iterable[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def grouped_targets(program: Program) -> set[str]:
+def grouped_targets(columns: Columns) -> set[str]:
     """The targets whose blocks are cached in more than one group."""
     groups: dict[str, set[str]] = defaultdict(set)
-    for column in program.columns:
+    for column in columns:
         groups[column.target].add(column.group)
     return {target for target, names in groups.items() if len(names) > 1}
 
 
-def labels(program: Program) -> list[str]:
+def labels(columns: Columns) -> list[str]:
     """One name per column, no longer than it takes to tell the columns apart."""
-    branches = any(column.branch is Branch.UNCOND for column in program.columns)
-    grouped = grouped_targets(program)
+    branches = any(column.branch is Branch.UNCOND for column in columns)
+    grouped = grouped_targets(columns)
     return [
         " ".join(
             [
@@ -58,18 +54,37 @@ def labels(program: Program) -> list[str]:
                 *([column.group] if column.target in grouped else []),
             ]
         )
-        for column in program.columns
+        for column in columns
     ]
 
 
+def label_of(chosen: Container[int], columns: Columns) -> str:
+    """One name for some of the columns: "" for all, a target's own where all of its are chosen."""
+    numbers: dict[str, list[int]] = {}
+    for index, column in enumerate(columns):
+        numbers.setdefault(column.target, []).append(index)
+    if all(index in chosen for index in range(len(columns))):
+        return ""
+    each = labels(columns)
+    names: list[str] = []
+    for target, own in numbers.items():
+        some = [index for index in own if index in chosen]
+        names += [target] if some == own else [each[index] for index in some]
+    return ", ".join(names)
+
+
 def by_column(program: Program, value: Callable[[int], T]) -> list[tuple[str, T]]:
-    """The distinct values over all columns, each with its columns' names, "" if it is them all."""
-    found: dict[T, list[str]] = {}
-    for index, label in enumerate(labels(program)):
-        found.setdefault(value(index), []).append(label)
-    if len(found) == 1:
-        return [("", next(iter(found)))]
-    return [(", ".join(names), each) for each, names in found.items()]
+    """The distinct values over all columns, each with the name of the columns that have it."""
+    found: dict[T, list[int]] = {}
+    for index in range(len(program.columns)):
+        found.setdefault(value(index), []).append(index)
+    return [(label_of(chosen, program.columns), each) for each, chosen in found.items()]
+
+
+def running(program: Program, start: int, stop: int) -> list[int]:
+    """The columns that run in some of the steps."""
+    steps = program.steps[start:stop]
+    return [c for c in range(len(program.columns)) if any(ops[c] is not None for ops in steps)]
 
 
 def why(program: Program, column: int) -> tuple[Why, ...]:

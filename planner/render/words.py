@@ -64,9 +64,7 @@ def facts(compilation: Compilation) -> list[tuple[str, str]]:
     if estimate.cost is not None:
         found += [
             ("" if number else "estimate", f"{heading}: {sentence}")
-            for number, (heading, sentence) in enumerate(
-                cost_in_words(estimate.cost, program.topology)
-            )
+            for number, (heading, sentence) in enumerate(cost_in_words(estimate.cost, program))
         ]
     return found
 

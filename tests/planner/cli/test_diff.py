@@ -91,8 +91,9 @@ def test_other_settings_are_told_apart(a: Path, tmp_path: Path) -> None:
     done = _run("diff", a, other, "--model", FLUX, "--format", "json")
     settings = {s["name"]: (s["before"], s["after"]) for s in json.loads(done.stdout)["settings"]}
     assert settings == {
-        "calibrator": (None, {"order": 1}),
-        "attention_backend": ("", "flash"),
+        "calibrator": (None, "TaylorSeer"),
+        "calibrator.order": (None, 1),
+        "attention_backend": (None, "flash"),
     }
 
 
@@ -118,7 +119,13 @@ def _previewed(*arguments: str | Path) -> tuple[int, dict[str, Any]]:
 def test_a_plan_file_is_previewed_as_its_config(a: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.binpb"
     _run("compile", a, "--model", FLUX, "--steps", 12, "-o", file)
-    assert _previewed(file, "--model", FLUX) == _previewed(a, "--model", FLUX, "--steps", 12)
+    (status, stored), (_, compiled) = (
+        _previewed(file, "--model", FLUX),
+        _previewed(a, "--model", FLUX, "--steps", 12),
+    )
+    assert (status, stored.pop("sources")) == (0, [])
+    assert compiled.pop("sources")[0]["key"] == "num_inference_steps"
+    assert stored == compiled
 
 
 def test_a_plan_that_cannot_be_used_is_a_diagnostic_of_the_preview(a: Path, tmp_path: Path) -> None:
@@ -162,3 +169,74 @@ def test_a_damaged_plan_file_is_refused(a: Path, tmp_path: Path) -> None:
     assert "damaged or edited" in done.stderr
     file.write_bytes(b"\xff\xff\xff")
     assert "holds no plan" in _run("diff", a, file, "--model", FLUX).stderr
+
+
+def test_a_plan_file_is_refused_in_one_line(a: Path, tmp_path: Path) -> None:
+    file, gone = tmp_path / "plan.binpb", tmp_path / "gone.binpb"
+    file.write_bytes(b"\x0a\x40 no plan")
+
+    def said(*arguments: str | Path) -> str:
+        done = _run(*arguments)
+        assert (done.exit_code, done.stdout) == (2, "")
+        return done.stderr
+
+    assert said("diff", a, file, "--model", FLUX) == f"error: {file}: holds no plan\n"
+    assert said("diff", a, gone, "--model", FLUX) == f"error: {gone}: No such file or directory\n"
+    assert said("generate", "--plan", file, "--model", FLUX, "--prompt", "x") == (
+        f"error: {file}: holds no plan\n"
+    )
+    refused = said("compile", file, "--model", FLUX, "-o", gone)
+    assert "is a plan, not a config" in " ".join(refused.split())
+
+
+def test_a_plan_for_another_model_is_refused_before_anything_starts(
+    a: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _run("compile", a, "--model", FLUX, "-o", "plan.binpb")
+    done = _run("generate", "--plan", "plan.binpb", "--model", "Qwen/Qwen-Image", "--prompt", "x")
+    assert done.exit_code == 2
+    assert done.stderr == "error: the plan: model: the program is for another model architecture\n"
+
+
+def test_a_plan_goes_to_standard_output(a: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.binpb"
+    _run("compile", a, "--model", FLUX, "-o", file)
+    piped = _run("compile", a, "--model", FLUX, "-o", "-")
+    assert piped.stdout_bytes == file.read_bytes()
+    assert "-: plan " in piped.stderr
+
+
+def test_standard_input_is_one_of_the_two() -> None:
+    done = _run("diff", "-", "-", "--model", FLUX)
+    assert (done.exit_code, "only one of A and B" in done.stderr) == (2, True)
+
+
+def test_a_change_names_the_columns_it_is_about(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    a.write_text(CACHE)
+    b.write_text(CACHE + "  secondary: {Fn_compute_blocks: 2, max_warmup_steps: 1}\n")
+    arguments = ["--model", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "--steps", "12", "--guidance", "4"]
+    text = _run("diff", a, b, *arguments).stdout
+    assert "  transformer_2: 5-7: full (warm-up) → adaptive" in text
+    assert "  transformer_2: Fn_compute_blocks: 1 → 2\n" in text
+    changes = json.loads(_run("diff", a, b, *arguments, "--format", "json").stdout)["steps"]
+    assert [(c["target"], c["branch"]) for each in changes for c in each["columns"]] == [
+        ("transformer_2", "cond"),
+        ("transformer_2", "uncond"),
+    ]
+
+
+def test_a_key_that_is_wrong_by_itself_is_called_so(tmp_path: Path) -> None:
+    # The flat form, against sections.
+    a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    a.write_text("Fn_compute_blocks: 1\nenable_foca: true\n")
+    b.write_text("cache_config: {Fn_compute_blocks: 1, enable_taylorseer: true}\n")
+    done = _run("diff", a, b, "--model", FLUX, "--format", "json")
+    assert {key["key"]: key["changes_plan"] for key in json.loads(done.stdout)["keys"]} == {
+        "cache_config.enable_foca": True,
+        "cache_config.enable_taylorseer": None,
+    }
+    text = _run("diff", a, b, "--model", FLUX).stdout
+    assert "calibrator: FoCa → TaylorSeer" in text
+    assert "enable_taylorseer: not given → true (alone is an error)" in text

@@ -41,8 +41,8 @@ def test_the_chain_ends_with_the_rule_that_decides() -> None:
 
 def test_columns_alike_are_told_once_and_the_others_that_they_do_not_run() -> None:
     text = explain(CACHE, "--step", "18", "--negative-prompt", model=WAN).stdout
-    assert "transformer cond, transformer uncond: does not run in this step, only in 0-15" in text
-    assert "transformer_2 cond, transformer_2 uncond: full, warm-up" in text
+    assert "transformer: does not run in this step, only in 0-15" in text
+    assert "transformer_2: full, warm-up" in text
     assert "counted from step 16, where this transformer begins: step 18 is its step 2" in text
 
 
@@ -98,7 +98,7 @@ def test_inputs_that_cannot_be_used_are_said(tmp_path: Path) -> None:
     )
     assert (missing.exit_code, "gone.yaml" in missing.stderr) == (2, True)
     plan = CliRunner().invoke(cli, ["explain", "plan.binpb", "--model", FLUX, "--step", "3"])
-    assert (plan.exit_code, "give its config" in plan.stderr) == (2, True)
+    assert (plan.exit_code, "plan.binpb: is a plan, not a config" in plan.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("step", range(28))

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from planner.cli.generation_spec import generation_spec
+from planner.cli.inputs import InputError
 
 OP = {"target": "transformer", "branch": "cond", "group": "blocks", "kind": "FULL"}
 RECORD: dict[str, Any] = {
@@ -56,6 +56,6 @@ def test_a_record_is_asked_for_as_it_is(tmp_path: Path) -> None:
 def test_an_edited_record_is_refused_with_the_place(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(click.UsageError) as refused:
+    with pytest.raises(InputError) as refused:
         replay(tmp_path / "record.json", RECORD | changes)
     assert words in refused.value.message

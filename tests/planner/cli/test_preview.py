@@ -61,11 +61,15 @@ def check_schema(found: dict[str, Any]) -> None:
     assert found.keys() == {
         "plan_id",
         "model",
+        "request",
         "steps",
         "computed_steps",
         "estimate",
         "columns",
         "topology",
+        "placement",
+        "attention_backend",
+        "sources",
         "diagnostics",
     }
     failed = any(d["severity"] == "error" for d in found["diagnostics"])
@@ -77,10 +81,10 @@ def check_schema(found: dict[str, Any]) -> None:
         assert step.keys() == {"index", "ops"}
         for op in step["ops"]:
             always = {"target", "branch", "kind", "reason"}
-            assert always <= op.keys() <= always | {"threshold", "group", "refresh"}
+            assert always <= op.keys() <= always | {"rule", "group", "refresh"}
             assert op["kind"] in {"FULL", "CACHED", "ADAPTIVE"}
             assert op["branch"] in {"cond", "uncond"}
-            assert ("threshold" in op) is (op["kind"] == "ADAPTIVE")
+            assert ("rule" in op) is (op["kind"] == "ADAPTIVE")
     for diagnostic in found["diagnostics"]:
         assert diagnostic.keys() == {
             "severity",
@@ -101,7 +105,7 @@ def test_json_holds_the_plan(config: Path) -> None:
     assert len(found["plan_id"]) == 64
     kinds = [step["ops"][0]["kind"] for step in found["steps"]]
     assert kinds == ["FULL", "ADAPTIVE"] * 4 + ["ADAPTIVE"] * 20
-    assert found["steps"][1]["ops"][0]["threshold"] == 0.12
+    assert found["steps"][1]["ops"][0]["rule"]["residual_diff_threshold"] == 0.12
     assert found["computed_steps"] == {"min": 11, "max": 28}
     assert found["columns"][0]["calibrator"]["order"] == 1
 
@@ -186,7 +190,7 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path: Path) -> None:
 def test_an_unwritable_out_is_said(config: Path, tmp_path: Path) -> None:
     result = preview(config, "--model", FLUX, "--out", tmp_path / "missing" / "plan.txt")
     assert result.exit_code == 1
-    assert "cannot write" in result.stderr
+    assert f"cannot write {tmp_path / 'missing' / 'plan.txt'}: " in result.stderr
     assert not isinstance(result.exception, OSError)
 
 
@@ -195,8 +199,9 @@ def test_an_error_in_the_config_is_shown_at_its_place(tmp_path: Path) -> None:
     config.write_text(WRONG)
     result = preview(config, "--model", FLUX)
     assert result.exit_code == 2
-    assert f"--> {config}:2:3" in result.stdout
-    assert "2 |   max_warmup_step: 8" in result.stdout
+    assert result.stdout == ""
+    assert f"--> {config}:2:3" in result.stderr
+    assert "2 |   max_warmup_step: 8" in result.stderr
     status, found = document(config, "--model", FLUX)
     assert status == 2
     assert [(d["line"], d["column"]) for d in found["diagnostics"]] == [(2, 3)]
@@ -223,7 +228,7 @@ def test_an_unusable_config_is_a_diagnostic(name: str, tmp_path: Path) -> None:
     assert len(found["diagnostics"]) == 1
     text = preview(config, "--model", FLUX)
     assert (text.exit_code, type(text.exception)) == (2, SystemExit)
-    assert found["diagnostics"][0]["code"] in text.stdout
+    assert found["diagnostics"][0]["code"] in text.stderr
 
 
 def test_a_config_without_permission_is_a_diagnostic(
@@ -247,8 +252,8 @@ def test_a_closed_standard_input_is_a_diagnostic() -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (2, "")
-    assert "standard input is closed" in done.stdout
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input is closed" in done.stderr
 
 
 def test_no_more_is_read_than_it_takes_to_refuse() -> None:
@@ -262,7 +267,7 @@ def test_an_unknown_model_is_a_diagnostic(config: Path, model: str) -> None:
     assert status == 2
     assert found["model"] == model
     assert [(d["code"], d["field"]) for d in found["diagnostics"]] == [("unknown-model", "model")]
-    assert "\x1b" not in preview(config, "--model", model).stdout
+    assert "\x1b" not in preview(config, "--model", model).output
 
 
 def test_both_arguments_are_checked_at_once() -> None:

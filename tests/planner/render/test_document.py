@@ -6,17 +6,23 @@ import json
 from dataclasses import replace
 
 from planner.compile.compiler import Compilation
+from planner.compile.sources import Source
+from planner.config.schema import MaskBins
 from planner.diagnostics import Diagnostic, Severity
 from planner.render.document import plan_document
 
 KEYS = {
     "plan_id",
     "model",
+    "request",
     "steps",
     "computed_steps",
     "estimate",
     "columns",
     "topology",
+    "placement",
+    "attention_backend",
+    "sources",
     "diagnostics",
 }
 
@@ -36,7 +42,12 @@ def test_a_plan_as_a_document(flux: Compilation) -> None:
             "branch": "cond",
             "kind": "ADAPTIVE",
             "reason": "DBCACHE",
-            "threshold": 0.12,
+            "rule": {
+                "residual_diff_threshold": 0.12,
+                "max_cached_steps": None,
+                "max_continuous_cached_steps": 2,
+                "max_accumulated_residual_diff_threshold": None,
+            },
         }
     ]
     assert document["columns"] == [
@@ -53,6 +64,7 @@ def test_a_plan_as_a_document(flux: Compilation) -> None:
                 "order": 1,
                 "encoder": False,
             },
+            "reuses_cond_diff": False,
         }
     ]
     assert json.loads(json.dumps(document)) == document
@@ -84,17 +96,53 @@ def test_the_topology_is_told_whole(expert_pair: Compilation) -> None:
     assert (topology["ring_size"], topology["ulysses_size"], topology["tp_size"]) == (1, 2, 2)
 
 
+def test_the_placement_is_told_whole(expert_pair: Compilation) -> None:
+    document = json.loads(json.dumps(plan_document(expert_pair, "id", model="m")))
+    assert document["attention_backend"] == "native"
+    assert document["placement"] == {
+        "quant_type": "float8_per_row",
+        "exclude_layers": ["embed"],
+        "components": [],
+        "precision": [],
+    }
+
+
+def test_sources_are_told_with_plain_values(flux: Compilation) -> None:
+    bins = MaskBins(compute_bins=[2, 1], cache_bins=[1])
+    sourced = replace(flux, sources=(Source("cache_config.mask", bins, "file", 3),))
+    (source,) = json.loads(json.dumps(plan_document(sourced, "id", model="m")))["sources"]
+    assert source == {
+        "key": "cache_config.mask",
+        "value": {"compute_bins": [2, 1], "cache_bins": [1]},
+        "origin": "file",
+        "line": 3,
+    }
+
+
 def test_a_failed_compilation_keeps_the_keys(flux: Compilation) -> None:
     error = Diagnostic(Severity.ERROR, "bad", "cache_config.x", "wrong", "right", 3, 5)
     failed = replace(flux, program=None, estimate=None, diagnostics=(error,))
     assert plan_document(failed, None, model="m") == {
         "plan_id": None,
         "model": "m",
+        "request": {
+            "num_inference_steps": 28,
+            "world_size": 1,
+            "height": 1024,
+            "width": 1024,
+            "guidance_scale": 3.5,
+            "num_frames": None,
+            "negative_prompt": False,
+            "device": None,
+        },
         "steps": [],
         "computed_steps": None,
         "estimate": None,
         "columns": [],
         "topology": None,
+        "placement": None,
+        "attention_backend": None,
+        "sources": [],
         "diagnostics": [
             {
                 "severity": "error",
@@ -114,6 +162,8 @@ def test_the_estimate_is_plain_numbers(flux: Compilation, costly_flux: Compilati
     assert estimate["min_flops"] == 700 * 10**12
     assert estimate["max_speedup"] == 2.4
     assert estimate["cache_bytes"] == 3 << 30
+    # The step but for what its blocks save: 60 - (59 - 1) TFLOPs.
+    assert estimate["cached_step_flops"] == 2 * 10**12
     assert estimate["columns"][0] | {"group": ""} == {
         "target": "transformer",
         "branch": "cond",

@@ -98,7 +98,7 @@ def test_the_reasons_are_told_by_runs_of_steps(flux: Compilation) -> None:
 def test_columns_with_the_same_reasons_share_one_account(expert_pair: Compilation) -> None:
     text = text_of(expert_pair)
     assert "transformer cond double, transformer uncond double:" in text
-    assert "transformer_2 cond, transformer_2 uncond:" in text
+    assert "transformer_2:" in text
     assert len(re.findall(r"warm-up$", text, flags=re.M)) == 3
 
 
