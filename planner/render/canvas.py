@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -12,6 +13,8 @@ from planner.compile.plan import OpKind
 
 MIN_WIDTH = 40
 NO_BREAK_SPACE = "\xa0"
+# No text that was shown holds this one, which is no character.
+_SECOND_HALF = "\uffff"
 
 _GLYPHS = {OpKind.FULL: "█", OpKind.ADAPTIVE: "▒", OpKind.CACHED: "·"}
 _ASCII_GLYPHS = {OpKind.FULL: "#", OpKind.ADAPTIVE: "?", OpKind.CACHED: "."}
@@ -50,7 +53,7 @@ class Canvas:
 
         No line ends at a no-break space, which is shown as any other.
         """
-        lines = textwrap.wrap(
+        lines = wrap(
             text,
             self.width,
             initial_indent=first,
@@ -64,6 +67,15 @@ class Canvas:
         if character.isprintable() and (character.isascii() or not self.ascii):
             return character
         return character.encode("unicode_escape").decode("ascii")
+
+
+def wrap(text: str, width: int, **options: Any) -> list[str]:
+    """``textwrap.wrap`` by terminal columns instead of characters."""
+    if text.isascii():
+        return textwrap.wrap(text, width, **options)
+    # A wide character counts as two while the lines are broken.
+    padded = "".join(c + _SECOND_HALF * (display_width(c) - 1) for c in text)
+    return [line.replace(_SECOND_HALF, "") for line in textwrap.wrap(padded, width, **options)]
 
 
 def display_width(text: str) -> int:

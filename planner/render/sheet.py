@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from html import escape
 
 from planner.compile.plan import OpKind
-from planner.render.canvas import Canvas
+from planner.render.canvas import Canvas, wrap
 
 INK, MUTED, FAINT = "#1b2430", "#5b6675", "#e3e7ec"
 
@@ -58,7 +57,7 @@ class Sheet:
     def paragraph(self, x: float, text: str, *, size: float, mono: bool = False) -> None:
         """Lines down from the cursor, broken before the right margin; moves the cursor."""
         per_character = size * (_MONO_CHARACTER if mono else _CHARACTER)
-        for line in textwrap.wrap(text, int((self.right - x) / per_character)) or [""]:
+        for line in wrap(Canvas().show(text), int((self.right - x) / per_character)) or [""]:
             self.text(x, line, size=size, mono=mono)
             self.y += 20
         self.y += 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planner.compile.compiler import Compilation
 from planner.diagnostics import Diagnostic, Severity
+from planner.render.canvas import Canvas, display_width
 from planner.render.picture import draw_ranks, draw_steps
 from planner.render.sheet import MUTED, Sheet
 from planner.render.words import TOPOLOGY, facts, request_in_words, short_id
@@ -24,7 +25,7 @@ def render_svg(compilation: Compilation, plan_id: str, *, model: str = "") -> st
         raise ValueError("a failed compilation has no picture")
     name = model or program.model.family
     sheet = Sheet(name=short_id(plan_id), title=f"ditplan: what {name} computes at each step")
-    sheet.text(sheet.left, _shortened(name), size=21, weight=600)
+    sheet.text(sheet.left, _shortened(Canvas().show(name)), size=21, weight=600)
     sheet.text(sheet.right, short_id(plan_id), size=13, mono=True, color=MUTED, anchor="end")
     sheet.y += 24
     sheet.text(sheet.left, request_in_words(compilation.request), size=13.5, color=MUTED)
@@ -56,4 +57,8 @@ def _finding(diagnostic: Diagnostic) -> str:
 
 def _shortened(name: str) -> str:
     """The end of a name, which tells checkpoints apart better than where they lie."""
-    return name if len(name) <= _MAX_NAME else f"...{name[3 - _MAX_NAME :]}"
+    if display_width(name) <= _MAX_NAME:
+        return name
+    while display_width(name) > _MAX_NAME - 3:
+        name = name[1:]
+    return f"...{name}"
