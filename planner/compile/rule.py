@@ -154,6 +154,10 @@ def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]
             yield Verdict(key, lambda: "no limit")
         else:
             yield Verdict(key, partial("not reached for sure: the limit is {}".format, limit))
+    accumulated = test.max_accumulated_residual_diff_threshold
+    if accumulated is not None:
+        said = f"decided at run time: computed once the diffs sum up to {accumulated:g}"
+        yield Verdict("max_accumulated_residual_diff_threshold", partial(str, said))
     threshold = test.residual_diff_threshold
     key = "residual_diff_threshold"
     if threshold <= 0:

@@ -52,7 +52,8 @@ def _entry(sheet: Sheet, heading: str, sentence: str, color: str, *, mono: bool 
 
 def _finding(diagnostic: Diagnostic) -> str:
     place = f" (line {diagnostic.line})" if diagnostic.line else ""
-    return f"{diagnostic.message}{place}"
+    hint = f"; {diagnostic.hint}" if diagnostic.hint else ""
+    return f"{diagnostic.message}{place}{hint}"
 
 
 def _shortened(name: str) -> str:

@@ -106,3 +106,10 @@ def test_lines_fit_eighty_columns(step: int) -> None:
     config = CACHE + "  steps_computation_mask: fast\n  force_refresh_step_hint: 10\n"
     lines = explain(config, "--step", str(step), model=WAN).stdout.splitlines()
     assert max(map(len, lines)) <= 80
+
+
+def test_a_limit_on_the_sum_of_diffs_is_one_of_the_tests() -> None:
+    config = CACHE + "  max_accumulated_residual_diff_threshold: 0.5\n"
+    text = explain(config, "--step", "18").stdout
+    assert "max_accumulated_residual_diff_threshold\n" in text
+    assert "decided at run time: computed once the diffs sum up to 0.5" in text

@@ -12,6 +12,7 @@ import pytest
 from planner.compile.compiler import Compilation
 from planner.compile.plan import Topology
 from planner.diagnostics import Diagnostic, Severity
+from planner.render.canvas import display_width
 from planner.render.svg import render_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -144,6 +145,13 @@ def test_a_long_name_keeps_its_end(flux: Compilation) -> None:
     assert title.startswith("...")
     assert title.endswith("/models/flux")
     assert len(title) <= 52
+
+
+def test_a_long_name_of_wide_characters_leaves_room_for_the_id(flux: Compilation) -> None:
+    name = "模型" * 20
+    title = next(t for t in texts(root_of(flux, model=name)) if t.endswith("模型"))
+    assert title.startswith("...")
+    assert display_width(title) <= 52
 
 
 def test_two_pictures_on_a_page_do_not_share_ids(flux: Compilation) -> None:

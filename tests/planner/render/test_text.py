@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from planner.compile.compiler import Compilation
-from planner.compile.plan import AdaptiveRule, Branch, Op, OpKind, Reason, Topology
+from planner.compile.plan import AdaptiveRule, Branch, Op, OpKind, Placement, Reason, Topology
 from planner.compile.request import Request
 from planner.diagnostics import Diagnostic, Severity
+from planner.render.canvas import display_width
 from planner.render.summary import spans
 from planner.render.text import render_text
 
@@ -285,3 +286,23 @@ def test_a_failed_compilation_shows_its_diagnostics_only(flux: Compilation) -> N
 )
 def test_spans_join_runs(steps: list[int], expected: str) -> None:
     assert spans(steps) == expected
+
+
+def test_a_band_shows_only_what_runs_in_it(expert_pair: Compilation) -> None:
+    program = expert_pair.program
+    assert program is not None
+    first, _, last, _ = program.steps
+    long = replace(expert_pair, program=replace(program, steps=(first,) * 30 + (last,) * 30))
+    bands = text_of(long, width=40).split("\n\n")[1:4]
+    assert ["double" in band for band in bands] == [True, False, False]
+    assert ["transformer_2" in band for band in bands] == [False, True, False]
+
+
+def test_wide_characters_count_twice_where_lines_break(flux: Compilation) -> None:
+    assert flux.program is not None
+    layers = tuple("埋め込み層" for _ in range(20))
+    program = replace(flux.program, placement=Placement("float8_per_row", layers))
+    lines = text_of(replace(flux, program=program), width=60).splitlines()
+    wide = [line for line in lines if "埋め込み層" in line]
+    assert len(wide) > 3
+    assert max(map(display_width, wide)) <= 60
