@@ -46,7 +46,7 @@ def cost_in_words(cost: Cost, program: Program) -> list[tuple[str, str]]:
         (
             "compute",
             f"{_range(_flops(cost.min_flops), _flops(cost.max_flops))} a run, "
-            f"{_flops(cost.step_flops)} in a step that computes all"
+            f"{_flops(cost.step_flops)} in a full step"
             + (f", {_flops(cached)} in a cached one" if cached is not None else "")
             + uncached,
         ),
@@ -68,7 +68,7 @@ def cost_in_words(cost: Cost, program: Program) -> list[tuple[str, str]]:
         if amount
     ]
     if sent:
-        found.append(("exchange", f"{', '.join(sent)} per rank in a step that computes all"))
+        found.append(("exchange", f"{', '.join(sent)} per rank in a full step"))
     if cost.decision_collectives:
         counted = f"up to {cost.decision_collectives} small collectives a run"
         found.append(("decisions", f"{counted}, to agree on computing or caching"))
