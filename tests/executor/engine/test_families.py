@@ -34,7 +34,7 @@ from tests.executor.tiny.hunyuan_video_15 import shorten
 
 STEPS = 4
 PROMPT = "a cat"
-PICTURE = Image.radial_gradient("L").resize((48, 48)).convert("RGB")
+PICTURE = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
 SMALL = {"height": 32, "width": 32}
 EDITED = {"height": 128, "width": 64}
 CLIP = {**SMALL, "num_frames": 5}
@@ -100,7 +100,7 @@ CASES = {
         {**CLIP, **SHORT},
         {"guidance_scale": 1.0},
         {**CFG, "guidance_scale_2": 2.0},
-        {"boundary_ratio": 0.875},
+        {"boundary_ratio": 0.8},
         EXPERTS,
     ),
     "wan-2.1-picture": Case(
@@ -116,7 +116,7 @@ CASES = {
         {**CLIP, **SHORT, "image": PICTURE},
         None,
         CFG,
-        {"boundary_ratio": 0.875},
+        {"boundary_ratio": 0.8},
         EXPERTS,
     ),
     "z-image": Case("ZImagePipeline", (("layers",),), SMALL, {"guidance_scale": 0.0}),
