@@ -7,7 +7,7 @@ from typing import Any
 from transformers import Qwen2VLProcessor
 
 
-class PictureProcessor(Qwen2VLProcessor):  # type: ignore[misc]
+class PictureProcessor(Qwen2VLProcessor):
     """Loads without a video processor, which transformers only has where torchvision is installed.
 
     A pipeline that edits pictures gives it no videos.
@@ -17,4 +17,6 @@ class PictureProcessor(Qwen2VLProcessor):  # type: ignore[misc]
     def __init__(
         self, image_processor: Any, tokenizer: Any, chat_template: str | None = None
     ) -> None:
-        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        super().__init__(  # type: ignore[no-untyped-call]
+            image_processor, tokenizer, chat_template=chat_template
+        )

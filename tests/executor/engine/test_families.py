@@ -34,7 +34,7 @@ from tests.executor.tiny.hunyuan_video_15 import shorten
 
 STEPS = 4
 PROMPT = "a cat"
-PICTURE = Image.radial_gradient("L").resize((48, 48)).convert("RGB")
+PICTURE = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
 SMALL = {"height": 32, "width": 32}
 EDITED = {"height": 128, "width": 64}
 CLIP = {**SMALL, "num_frames": 5}
@@ -42,7 +42,7 @@ ONE_GROUP = (("transformer_blocks", "single_transformer_blocks"),)
 TWO_GROUPS = (("transformer_blocks",), ("single_transformer_blocks",))
 TRUE_CFG = {"true_cfg_scale": 3.0, "negative_prompt": "blue"}
 CFG = {"guidance_scale": 3.0, "negative_prompt": "blue"}
-# Flows in one forward of twice the batch, so that it has one column.
+# Guidance in one forward of twice the batch, which is one column.
 BATCHED = {**CFG, "guidance_scale": 2.0}
 
 
@@ -64,7 +64,7 @@ class Case:
 
 
 EXPERTS = ("transformer",) * 2 + ("transformer_2",) * 2
-QWEN = (("transformer_blocks",),)
+ONE_LIST = (("transformer_blocks",),)
 WAN = (("blocks",),)
 SHORT = {**SMALL, "max_sequence_length": 24}
 CASES = {
@@ -86,12 +86,12 @@ CASES = {
     "klein-distilled": Case(
         "Flux2KleinPipeline", TWO_GROUPS, SHORT, {}, options={"is_distilled": True}
     ),
-    "qwen-image": Case("QwenImagePipeline", QWEN, SMALL, {}, TRUE_CFG),
+    "qwen-image": Case("QwenImagePipeline", ONE_LIST, SMALL, {}, TRUE_CFG),
     "qwen-image-edit": Case(
-        "QwenImageEditPipeline", QWEN, {**EDITED, "image": PICTURE}, None, TRUE_CFG
+        "QwenImageEditPipeline", ONE_LIST, {**EDITED, "image": PICTURE}, None, TRUE_CFG
     ),
     "qwen-image-edit-plus": Case(
-        "QwenImageEditPlusPipeline", QWEN, {**EDITED, "image": [PICTURE, PICTURE]}, {}
+        "QwenImageEditPlusPipeline", ONE_LIST, {**EDITED, "image": [PICTURE, PICTURE]}, {}
     ),
     "wan-2.1": Case("WanPipeline", WAN, {**CLIP, **SHORT}, {"guidance_scale": 1.0}, CFG),
     "wan-2.2": Case(
@@ -100,7 +100,7 @@ CASES = {
         {**CLIP, **SHORT},
         {"guidance_scale": 1.0},
         {**CFG, "guidance_scale_2": 2.0},
-        {"boundary_ratio": 0.875},
+        {"boundary_ratio": 0.8},
         EXPERTS,
     ),
     "wan-2.1-picture": Case(
@@ -116,7 +116,7 @@ CASES = {
         {**CLIP, **SHORT, "image": PICTURE},
         None,
         CFG,
-        {"boundary_ratio": 0.875},
+        {"boundary_ratio": 0.8},
         EXPERTS,
     ),
     "z-image": Case("ZImagePipeline", (("layers",),), SMALL, {"guidance_scale": 0.0}),
@@ -124,7 +124,7 @@ CASES = {
     "hunyuan-video": Case("HunyuanVideoPipeline", TWO_GROUPS, CLIP, {}, TRUE_CFG),
     "hunyuan-video-1.5": Case(
         "HunyuanVideo15Pipeline",
-        QWEN,
+        ONE_LIST,
         CLIP,
         None,
         {"negative_prompt": "blue"},
@@ -132,12 +132,14 @@ CASES = {
     ),
     "hunyuan-video-1.5-plain": Case(
         "HunyuanVideo15Pipeline",
-        QWEN,
+        ONE_LIST,
         CLIP,
         {},
         options={"guidance_scale": 1.0},
         prepare=shorten,
     ),
+    "ltx": Case("LTXPipeline", ONE_LIST, {**CLIP, **SHORT}, {"guidance_scale": 1.0}),
+    "ltx-guided": Case("LTXPipeline", ONE_LIST, {**CLIP, **SHORT}, BATCHED),
 }
 RUNS = [
     pytest.param(name, guided, id=f"{name}-{'guided' if guided else 'one-forward'}")
@@ -148,7 +150,7 @@ RUNS = [
 
 
 def test_every_family_and_pipeline_is_here() -> None:
-    assert {case.pipeline_class for case in CASES.values()} == PIPELINES
+    assert {case.pipeline_class for case in CASES.values()} >= PIPELINES.keys()
     targets = {
         type(getattr(_built(name), target)).__name__
         for name, case in CASES.items()
@@ -214,7 +216,9 @@ def test_prompts_reach_the_blocks(name: str) -> None:
         assert not torch.equal(other.latents, _plain(name, True).latents)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case.pipeline_class in PIPELINES]
+)
 def test_a_loaded_pipeline_computes_the_same(name: str, tmp_path: Path) -> None:
     guided = CASES[name].plain is None
     case = CASES[name]

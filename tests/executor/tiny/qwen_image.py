@@ -72,10 +72,10 @@ def save(directory: Path, **options: Any) -> Path:
 def _autoencoder(*, editing: bool) -> AutoencoderKLQwenImage:
     halvings = 5 if editing else 2
     return AutoencoderKLQwenImage(
-        base_dim=4,
+        base_dim=2 if editing else 4,
         z_dim=LATENT_CHANNELS,
         dim_mult=[1] * (halvings + 1),
-        # A megapixel takes seconds with any.
+        # With any, a megapixel takes seconds.
         num_res_blocks=0 if editing else 1,
         temperal_downsample=[False] * halvings,
         latents_mean=[0.0] * LATENT_CHANNELS,
