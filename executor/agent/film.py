@@ -24,6 +24,7 @@ def encode_mp4(frames: Sequence[Image], fps: int) -> bytes:
         stream.options = {"crf": QUALITY, "threads": THREADS}
         for frame in frames:
             picture = frame.convert("RGB").crop((0, 0, stream.width, stream.height))
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            image = av.VideoFrame.from_image(picture)  # type: ignore[no-untyped-call]
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
     return file.getvalue()
