@@ -63,20 +63,22 @@ class _Situation(NamedTuple):
     may_all_cache: bool
 
 
-def schedule(rule: CacheRule, steps: int) -> tuple[Op, ...]:
-    """One op a step, for one column. Equal ops are one object."""
-    return tuple(op for _, op in _follow(rule, steps))
+def schedule(rule: CacheRule, steps: int) -> tuple[tuple[Op, ...], Bounds]:
+    """One op a step, for one column, with the bounds of them all. Equal ops are one object."""
+    counters = _Counters()
+    ops = tuple([op for _, op in _follow(rule, steps, counters)])
+    return ops, counters.bounds(steps)
 
 
 def explain(rule: CacheRule, steps: int, step: int) -> list[Verdict]:
     """The tests that a step passes, in order; the last one decides it."""
-    situation = next(s for i, (s, _) in enumerate(_follow(rule, steps)) if i == step)
+    followed = enumerate(_follow(rule, steps, _Counters()))
+    situation = next(situation for i, (situation, _) in followed if i == step)
     return _verdicts(rule, situation)
 
 
-def _follow(rule: CacheRule, steps: int) -> Iterator[tuple[_Situation, Op]]:
+def _follow(rule: CacheRule, steps: int, counters: _Counters) -> Iterator[tuple[_Situation, Op]]:
     test, mask, warmup = rule.test, rule.mask, _warmup(rule)
-    counters = _Counters()
     # There are few situations, and many steps.
     ops: dict[tuple[_Situation, bool], Op] = {}
     start = 0
@@ -84,7 +86,7 @@ def _follow(rule: CacheRule, steps: int) -> Iterator[tuple[_Situation, Op]]:
         refresh = step in rule.refresh_steps
         if refresh:
             start = step
-            counters = _Counters()
+            counters.forget()
         age = step - start
         situation = _Situation(
             first=age == 0,
@@ -122,18 +124,13 @@ def _op(verdict: Verdict, rule: CacheRule, *, refresh: bool) -> Op:
 def bounds(ops: Iterable[Op]) -> Bounds:
     """How many of the ops of one column compute every block, at least and at most."""
     counters = _Counters()
-    cached_min = cached_max = steps = 0
+    steps = 0
     for op in ops:
         steps += 1
         if op.refresh:
-            cached_min += counters.cached_min
-            cached_max += counters.cached_max
-            counters = _Counters()
+            counters.forget()
         counters.advance(op)
-    return Bounds(
-        min_computed=steps - cached_max - counters.cached_max,
-        max_computed=steps - cached_min - counters.cached_min,
-    )
+    return counters.bounds(steps)
 
 
 def column_bounds(program: Program) -> list[Bounds]:
@@ -225,8 +222,22 @@ class _Counters:
     """
 
     def __init__(self) -> None:
-        self.cached_min = self.cached_max = 0
+        self._forgotten_min = self._forgotten_max = 0
+        self._cached_min = self._cached_max = 0
         self._states = [(0, 0, 0)]
+
+    def forget(self) -> None:
+        """Starts over after a refresh."""
+        self._forgotten_min += self._cached_min
+        self._forgotten_max += self._cached_max
+        self._cached_min = self._cached_max = 0
+        self._states = [(0, 0, 0)]
+
+    def bounds(self, steps: int) -> Bounds:
+        return Bounds(
+            min_computed=steps - self._forgotten_max - self._cached_max,
+            max_computed=steps - self._forgotten_min - self._cached_min,
+        )
 
     def exhausted(self, test: AdaptiveRule) -> Reason | None:
         """The limit that forbids caching in every state, if there is one."""
@@ -237,15 +248,15 @@ class _Counters:
     def may_all_cache(self, test: AdaptiveRule) -> bool:
         """Whether no limit forbids caching in any state."""
         longest, _, _ = self._states[-1]
-        return self._limit(test, longest, self.cached_max) is None
+        return self._limit(test, longest, self._cached_max) is None
 
     def advance(self, op: Op) -> None:
         if op.kind is OpKind.FULL:
-            self._states = [(0, self.cached_min, self.cached_max)]
+            self._states = [(0, self._cached_min, self._cached_max)]
         elif op.kind is OpKind.CACHED:
             self._states = [(streak + 1, low + 1, high + 1) for streak, low, high in self._states]
-            self.cached_min += 1
-            self.cached_max += 1
+            self._cached_min += 1
+            self._cached_max += 1
         else:
             assert op.adaptive is not None
             self._test(op.adaptive)
@@ -253,7 +264,7 @@ class _Counters:
     def _test(self, test: AdaptiveRule) -> None:
         """After a test every state may have computed, and those that no limit stops have cached."""
         most, longest = test.max_cached_steps, test.max_continuous_cached_steps
-        computed = (0, self.cached_min, self.cached_max)
+        computed = (0, self._cached_min, self._cached_max)
         cached = [
             (streak + 1, low + 1, high + 1 if most is None or high < most else most)
             for streak, low, high in self._states
@@ -261,7 +272,7 @@ class _Counters:
         ]
         if cached:
             high = max([high for _, _, high in cached])
-            self.cached_max = max(self.cached_max, high)
+            self._cached_max = max(self._cached_max, high)
             if longest is None:
                 # Without a limit on streaks their length does not matter: one state for all.
                 cached = [(1, cached[0][1], high)]
