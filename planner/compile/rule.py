@@ -7,6 +7,7 @@ can be in and turns a step into FULL or CACHED wherever all of them agree.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -217,21 +218,29 @@ def _warmup(rule: CacheRule) -> int:
 class _Counters:
     """Every state that a column's counters can be in, told apart by the length of the last streak.
 
-    A state is that length with the fewest and the most cached steps on any way to it. They are in
-    order of length, which is also that of the fewest cached steps.
+    ``_states`` holds that length with the fewest cached steps on any way to it, in order of length,
+    which is the order of the fewest steps too: a limit forbids caching in the last states, if in
+    any. Both numbers are less ``_age``, by which they grow at once. The most cached steps are
+    those of some state: ``_peak`` is its streak, the shortest if there are several.
     """
 
     def __init__(self) -> None:
         self._forgotten_min = self._forgotten_max = 0
+        self._start()
+
+    def _start(self) -> None:
         self._cached_min = self._cached_max = 0
-        self._states = [(0, 0, 0)]
+        self._compute()
+
+    def _compute(self) -> None:
+        self._age = self._peak = 0
+        self._states = deque([(0, self._cached_min)])
 
     def forget(self) -> None:
         """Starts over after a refresh."""
         self._forgotten_min += self._cached_min
         self._forgotten_max += self._cached_max
-        self._cached_min = self._cached_max = 0
-        self._states = [(0, 0, 0)]
+        self._start()
 
     def bounds(self, steps: int) -> Bounds:
         return Bounds(
@@ -241,20 +250,17 @@ class _Counters:
 
     def exhausted(self, test: AdaptiveRule) -> Reason | None:
         """The limit that forbids caching in every state, if there is one."""
-        # What does not forbid it in the first state is no limit in every one.
-        streak, low, _ = self._states[0]
-        return self._limit(test, streak, low)
+        return self._limit(test, self._states[0][0] + self._age, self._cached_min)
 
     def may_all_cache(self, test: AdaptiveRule) -> bool:
         """Whether no limit forbids caching in any state."""
-        longest, _, _ = self._states[-1]
-        return self._limit(test, longest, self._cached_max) is None
+        return self._limit(test, self._states[-1][0] + self._age, self._cached_max) is None
 
     def advance(self, op: Op) -> None:
         if op.kind is OpKind.FULL:
-            self._states = [(0, self._cached_min, self._cached_max)]
+            self._compute()
         elif op.kind is OpKind.CACHED:
-            self._states = [(streak + 1, low + 1, high + 1) for streak, low, high in self._states]
+            self._age += 1
             self._cached_min += 1
             self._cached_max += 1
         else:
@@ -263,20 +269,17 @@ class _Counters:
 
     def _test(self, test: AdaptiveRule) -> None:
         """After a test every state may have computed, and those that no limit stops have cached."""
-        most, longest = test.max_cached_steps, test.max_continuous_cached_steps
-        computed = (0, self._cached_min, self._cached_max)
-        cached = [
-            (streak + 1, low + 1, high + 1 if most is None or high < most else most)
-            for streak, low, high in self._states
-            if (most is None or low < most) and (longest is None or streak < longest)
-        ]
-        if cached:
-            high = max([high for _, _, high in cached])
-            self._cached_max = max(self._cached_max, high)
-            if longest is None:
-                # Without a limit on streaks their length does not matter: one state for all.
-                cached = [(1, cached[0][1], high)]
-        self._states = [computed, *cached]
+        states, age, most = self._states, self._age, test.max_cached_steps
+        while states and self._limit(test, states[-1][0] + age, states[-1][1] + age) is not None:
+            states.pop()
+        peak_cached = bool(states) and self._peak <= states[-1][0]
+        self._age = age = age + 1
+        states.appendleft((-age, self._cached_min - age))
+        if peak_cached and (most is None or self._cached_max < most):
+            self._cached_max += 1
+        else:
+            # No state has more than the one that has computed.
+            self._peak = -age
 
     @staticmethod
     def _limit(test: AdaptiveRule, streak: int, cached: int) -> Reason | None:
