@@ -5,8 +5,8 @@ Where an ADAPTIVE op leaves open what happens, the larger outcome counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from planner.compile.plan import Calibrator, Dmd, FoCa, Op, OpKind, TaylorSeer
 
@@ -14,53 +14,70 @@ _COMPLEX = 16
 """Bytes of a number of a fit by dynamic mode decomposition."""
 
 
-def peak_cache_bytes(
-    ops: Sequence[Op | None],
-    calibrator: Calibrator,
-    elements: Sequence[int],
-    dtype_bytes: int,
-) -> int:
+class Stored(NamedTuple):
+    """What is stored for one stream: whole tensors, and the modes of a fit."""
+
+    tensors: int = 0
+    modes: int = 0
+
+    def bytes(self, elements: int, dtype_bytes: int) -> int:
+        return self.tensors * elements * dtype_bytes + self.modes * (elements + 2) * _COMPLEX
+
+
+class Holding(NamedTuple):
+    """What a cache holds after a step.
+
+    ``reference``: whether what the first blocks added to the hidden stream is held for a test.
+    """
+
+    reference: bool
+    hidden: Stored
+    encoder: Stored
+
+
+def peak_bytes(held: Iterable[Holding], elements: Sequence[int], dtype_bytes: int) -> int:
     """``elements`` of one tensor of each stream on one rank, the hidden stream first."""
-    kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
-    last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
-    last_cached = max((s for s, kind in kinds if kind is not OpKind.FULL), default=-1)
-    held, reference, peak = _held(calibrator, elements), 0, 0
+    hidden, *others = elements
+    return max(
+        # The reference, and its mean.
+        (hidden + 1) * dtype_bytes * holding.reference
+        + holding.hidden.bytes(hidden, dtype_bytes)
+        + sum(holding.encoder.bytes(count, dtype_bytes) for count in others)
+        for holding in held
+    )
+
+
+def holdings(ops: Sequence[Op | None], calibrator: Calibrator) -> frozenset[Holding]:
+    """Everything that is held after one step or another of a column that has a cache."""
+    kinds = [None if op is None else op.kind for op in ops]
+    last_test = _last(kinds, (OpKind.ADAPTIVE,))
+    last_cached = _last(kinds, (OpKind.ADAPTIVE, OpKind.CACHED))
+    encoder_calibrator = calibrator if calibrator.encoder else Calibrator()
+    hidden, encoder = _of(calibrator), _of(encoder_calibrator)
+    reference = False
+    found = {Holding(reference, Stored(), Stored())}
     for step, op in enumerate(ops):
         if op is None:
             continue
         if op.refresh:
-            held, reference = _held(calibrator, elements), 0
-        for stream in held:
-            stream.tick()
-            if op.kind is not OpKind.CACHED and step < last_cached:
-                stream.update()
-            if op.kind is not OpKind.FULL:
-                stream.predict(certain=op.kind is OpKind.CACHED)
-        if op.kind is not OpKind.CACHED and step < last_test:
-            # What the first blocks added, and its mean.
-            reference = (elements[0] + 1) * dtype_bytes
-        size = reference + sum(
-            stream.bytes(count, dtype_bytes) for stream, count in zip(held, elements, strict=True)
-        )
-        peak = max(peak, size)
-    return peak
+            hidden, encoder, reference = _of(calibrator), _of(encoder_calibrator), False
+        computes = op.kind is not OpKind.CACHED
+        # Nothing is stored that no later op could read.
+        reference = reference or (computes and step < last_test)
+        stores = computes and step < last_cached
+        found.add(Holding(reference, hidden.after(op.kind, stores), encoder.after(op.kind, stores)))
+    return frozenset(found)
+
+
+def _last(kinds: Sequence[OpKind | None], wanted: tuple[OpKind, ...]) -> int:
+    """The last step of one of the kinds, or -1."""
+    return max((step for step, kind in enumerate(kinds) if kind in wanted), default=-1)
 
 
 class _Held(Protocol):
-    """What is stored for one stream."""
+    """What is stored for one stream, step by step."""
 
-    def tick(self) -> None: ...
-
-    def update(self) -> None: ...
-
-    def predict(self, *, certain: bool) -> None: ...
-
-    def bytes(self, elements: int, dtype_bytes: int) -> int: ...
-
-
-def _held(calibrator: Calibrator, elements: Sequence[int]) -> list[_Held]:
-    encoder = calibrator if calibrator.encoder else Calibrator()
-    return [_of(calibrator if i == 0 else encoder) for i in range(len(elements))]
+    def after(self, kind: OpKind, stores: bool) -> Stored: ...
 
 
 def _of(calibrator: Calibrator) -> _Held:
@@ -83,18 +100,12 @@ class _HeldTaylorSeer:
         self._known = 0
         self._clock = -1
 
-    def tick(self) -> None:
+    def after(self, kind: OpKind, stores: bool) -> Stored:
         if self._known:
             self._clock += 1
-
-    def update(self) -> None:
-        self._known = 1 + (min(self._order, self._known) if self._clock > 1 else 0)
-
-    def predict(self, *, certain: bool) -> None:
-        pass
-
-    def bytes(self, elements: int, dtype_bytes: int) -> int:
-        return self._known * elements * dtype_bytes
+        if stores:
+            self._known = 1 + (min(self._order, self._known) if self._clock > 1 else 0)
+        return Stored(self._known)
 
 
 class _HeldFoCa:
@@ -104,19 +115,14 @@ class _HeldFoCa:
         self._anchors = 0
         self._predicted: tuple[bool, ...] = ()
 
-    def tick(self) -> None:
-        pass
-
-    def update(self) -> None:
-        self._anchors = min(self._anchors + 1, 2)
-        self._predicted = (*self._predicted[-1:], False)
-
-    def predict(self, *, certain: bool) -> None:
-        if self._anchors == 2 and len(self._predicted) == 2:
+    def after(self, kind: OpKind, stores: bool) -> Stored:
+        if stores:
+            self._anchors = min(self._anchors + 1, 2)
+            self._predicted = (*self._predicted[-1:], False)
+        if kind is not OpKind.FULL and self._anchors == 2 and len(self._predicted) == 2:
+            certain = kind is OpKind.CACHED
             self._predicted = (self._predicted[-1], True) if certain else (True, True)
-
-    def bytes(self, elements: int, dtype_bytes: int) -> int:
-        return (self._anchors + sum(self._predicted)) * elements * dtype_bytes
+        return Stored(self._anchors + sum(self._predicted))
 
 
 class _HeldDmd:
@@ -130,15 +136,17 @@ class _HeldDmd:
         self._slope = False
         self._open = False
 
-    def tick(self) -> None:
+    def after(self, kind: OpKind, stores: bool) -> Stored:
         if self._times:
             self._clock += 1
+        if stores:
+            self._slope = len(self._times) >= 2 and self._clock > 1
+            self._times = [*self._times, self._clock][-self._settings.history :]
+        if kind is not OpKind.FULL:
+            self._fit(certain=kind is OpKind.CACHED)
+        return Stored(len(self._times) + self._slope, self._modes)
 
-    def update(self) -> None:
-        self._slope = len(self._times) >= 2 and self._clock > 1
-        self._times = [*self._times, self._clock][-self._settings.history :]
-
-    def predict(self, *, certain: bool) -> None:
+    def _fit(self, *, certain: bool) -> None:
         self._open = self._open or not certain
         window = len(self._times) if self._open else self._uniform()
         if window >= 4:
@@ -152,7 +160,3 @@ class _HeldDmd:
         while count < len(gaps) and gaps[-1 - count] == gaps[-1]:
             count += 1
         return count + 1
-
-    def bytes(self, elements: int, dtype_bytes: int) -> int:
-        values = (len(self._times) + self._slope) * elements * dtype_bytes
-        return values + self._modes * (elements + 2) * _COMPLEX
