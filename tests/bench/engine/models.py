@@ -13,7 +13,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from executor.placement.load import load
-from tests.executor import tiny_flux
+from tests.executor.tiny import flux
 
 DEMO = "deploy/demo/model"
 LISTS = ("transformer_blocks", "single_transformer_blocks")
@@ -113,7 +113,7 @@ def subjects() -> Iterator[Subject]:
     """The demo model, 20 blocks of about a millisecond, 20 blocks that do almost nothing."""
     demo = load(DEMO).pipeline.transformer
     yield Subject("demo model", demo, 1, 64, 16, rounds=60, turn=2)
-    wide = tiny_flux.build(**_BLOCKS).transformer
+    wide = flux.build(**_BLOCKS).transformer
     yield Subject("tiny FLUX", wide, 4, 16, 8, rounds=60, turn=2)
-    empty = _pass_on(tiny_flux.build(**_BLOCKS).transformer)
+    empty = _pass_on(flux.build(**_BLOCKS).transformer)
     yield Subject("near-empty blocks", empty, 1, 16, 8, rounds=100, turn=10, passes_on=True)
