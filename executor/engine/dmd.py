@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Dmd:
     values at equal distances, the forecast is a straight line.
     """
 
-    predict_stores = True
+    predict_stores: ClassVar[bool] = True
 
     def __init__(self, settings: program.Dmd) -> None:
         self._settings = settings

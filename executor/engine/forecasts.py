@@ -58,7 +58,7 @@ class Clock:
 class Reuse:
     """The last computed value."""
 
-    predict_stores = False
+    predict_stores: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._value: Tensor | None = None
@@ -86,7 +86,7 @@ class TaylorSeer:
     first steps, where the trajectory bends most, forecast badly.
     """
 
-    predict_stores = False
+    predict_stores: ClassVar[bool] = False
 
     def __init__(self, order: int) -> None:
         self._order = order
@@ -123,7 +123,7 @@ class FoCa:
     As Cache-DiT computes it: differences are not divided by the forwards between them.
     """
 
-    predict_stores = True
+    predict_stores: ClassVar[bool] = True
 
     def __init__(self) -> None:
         # The two latest computed values, and the two latest ones of either kind.

@@ -6,44 +6,122 @@ Where an ADAPTIVE op leaves open what happens, the larger outcome counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Protocol
 
-from planner.compile.plan import Calibrator, Dmd, FoCa, Op, OpKind, TaylorSeer
+from planner.compile.plan import AdaptiveRule, Calibrator, Dmd, FoCa, Op, OpKind, TaylorSeer
 
 _COMPLEX = 16
 """Bytes of a number of a fit by dynamic mode decomposition."""
+
+_PREDICTIONS = 2
+"""After so many in a row another one holds no more."""
 
 
 def peak_cache_bytes(
     ops: Sequence[Op | None],
     calibrator: Calibrator,
     elements: Sequence[int],
+    batch: int,
     dtype_bytes: int,
 ) -> int:
-    """``elements`` of one tensor of each stream on one rank, the hidden stream first."""
+    """``elements`` of one tensor of each stream on one rank, the hidden stream first, all rows of
+    the batch together."""
+    column = _Column(calibrator, elements, batch, dtype_bytes)
     kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
     last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
     last_cached = max((s for s, kind in kinds if kind is not OpKind.FULL), default=-1)
-    held, reference, peak = _held(calibrator, elements), 0, 0
+    peak = 0
     for step, op in enumerate(ops):
         if op is None:
             continue
         if op.refresh:
-            held, reference = _held(calibrator, elements), 0
-        for stream in held:
-            stream.tick()
-            if op.kind is not OpKind.CACHED and step < last_cached:
-                stream.update()
-            if op.kind is not OpKind.FULL:
-                stream.predict(certain=op.kind is OpKind.CACHED)
-        if op.kind is not OpKind.CACHED and step < last_test:
-            # What the first blocks added, and its mean.
-            reference = (elements[0] + 1) * dtype_bytes
-        size = reference + sum(
-            stream.bytes(count, dtype_bytes) for stream, count in zip(held, elements, strict=True)
-        )
-        peak = max(peak, size)
+            column.refresh()
+        if op.adaptive is not None:
+            # Computing adds values, caching adds forecasts: to follow every way, it is enough to
+            # ask at each test what caching from there on would hold, and then to compute.
+            peak = max(peak, column.peak_if_cached(ops[step:]))
+        column.tick()
+        if op.kind is OpKind.CACHED:
+            column.predict()
+        else:
+            column.compute(stores=step < last_cached, tests=step < last_test)
+        column.undecided |= op.adaptive is not None
+        peak = max(peak, column.bytes)
     return peak
+
+
+class _Column:
+    """What a column holds, and the counters that limit its caching."""
+
+    def __init__(
+        self, calibrator: Calibrator, elements: Sequence[int], batch: int, dtype_bytes: int
+    ) -> None:
+        self._calibrator = calibrator
+        self._elements = elements
+        self._batch = batch
+        self._dtype_bytes = dtype_bytes
+        self.undecided = False
+        """Whether an ADAPTIVE op has been computed that might have been cached."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        encoder = self._calibrator if self._calibrator.encoder else Calibrator()
+        self._held = [
+            _of(self._calibrator if i == 0 else encoder) for i in range(len(self._elements))
+        ]
+        self._reference = 0
+        self._cached_steps = self._streak = 0
+
+    def tick(self) -> None:
+        for stream in self._held:
+            stream.tick()
+
+    def compute(self, *, stores: bool, tests: bool) -> None:
+        self._streak = 0
+        if stores:
+            for stream in self._held:
+                stream.update()
+        if tests:
+            # What the first blocks added, and its mean.
+            self._reference = (self._elements[0] + 1) * self._dtype_bytes
+
+    def predict(self) -> None:
+        self._cached_steps += 1
+        self._streak += 1
+        for stream in self._held:
+            stream.predict(undecided=self.undecided)
+
+    def peak_if_cached(self, ops: Sequence[Op | None]) -> int:
+        """The most that is held while these ops are cached, as long as they can be."""
+        branch = copy(self)
+        branch._held = [copy(stream) for stream in self._held]
+        peak = 0
+        for op in [op for op in ops if op is not None][:_PREDICTIONS]:
+            if op.kind is OpKind.FULL or not branch._may_cache(op.adaptive):
+                break
+            branch.tick()
+            branch.predict()
+            peak = max(peak, branch.bytes)
+        return peak
+
+    def _may_cache(self, rule: AdaptiveRule | None) -> bool:
+        if rule is None:
+            return True
+        most, longest = rule.max_cached_steps, rule.max_continuous_cached_steps
+        return (
+            rule.residual_diff_threshold > 0
+            and self._reference > 0
+            and (most is None or self._cached_steps < most)
+            and (longest is None or self._streak < longest)
+        )
+
+    @property
+    def bytes(self) -> int:
+        return self._reference + sum(
+            stream.bytes(count, self._batch, self._dtype_bytes)
+            for stream, count in zip(self._held, self._elements, strict=True)
+        )
 
 
 class _Held(Protocol):
@@ -53,14 +131,9 @@ class _Held(Protocol):
 
     def update(self) -> None: ...
 
-    def predict(self, *, certain: bool) -> None: ...
+    def predict(self, *, undecided: bool) -> None: ...
 
-    def bytes(self, elements: int, dtype_bytes: int) -> int: ...
-
-
-def _held(calibrator: Calibrator, elements: Sequence[int]) -> list[_Held]:
-    encoder = calibrator if calibrator.encoder else Calibrator()
-    return [_of(calibrator if i == 0 else encoder) for i in range(len(elements))]
+    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int: ...
 
 
 def _of(calibrator: Calibrator) -> _Held:
@@ -90,10 +163,10 @@ class _HeldTaylorSeer:
     def update(self) -> None:
         self._known = 1 + (min(self._order, self._known) if self._clock > 1 else 0)
 
-    def predict(self, *, certain: bool) -> None:
+    def predict(self, *, undecided: bool) -> None:
         pass
 
-    def bytes(self, elements: int, dtype_bytes: int) -> int:
+    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int:
         return self._known * elements * dtype_bytes
 
 
@@ -111,11 +184,11 @@ class _HeldFoCa:
         self._anchors = min(self._anchors + 1, 2)
         self._predicted = (*self._predicted[-1:], False)
 
-    def predict(self, *, certain: bool) -> None:
+    def predict(self, *, undecided: bool) -> None:
         if self._anchors == 2 and len(self._predicted) == 2:
-            self._predicted = (self._predicted[-1], True) if certain else (True, True)
+            self._predicted = (self._predicted[-1], True)
 
-    def bytes(self, elements: int, dtype_bytes: int) -> int:
+    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int:
         return (self._anchors + sum(self._predicted)) * elements * dtype_bytes
 
 
@@ -124,11 +197,10 @@ class _HeldDmd:
 
     def __init__(self, settings: Dmd) -> None:
         self._settings = settings
-        self._times: list[int] = []
+        self._times: tuple[int, ...] = ()
         self._clock = -1
         self._modes = 0
         self._slope = False
-        self._open = False
 
     def tick(self) -> None:
         if self._times:
@@ -136,14 +208,14 @@ class _HeldDmd:
 
     def update(self) -> None:
         self._slope = len(self._times) >= 2 and self._clock > 1
-        self._times = [*self._times, self._clock][-self._settings.history :]
+        self._times = (*self._times, self._clock)[-self._settings.history :]
+        self._modes = 0
 
-    def predict(self, *, certain: bool) -> None:
-        self._open = self._open or not certain
-        window = len(self._times) if self._open else self._uniform()
+    def predict(self, *, undecided: bool) -> None:
+        # With other outcomes all of the values might be at equal distances.
+        window = len(self._times) if undecided else self._uniform()
         if window >= 4:
-            modes = min(self._settings.rank or window - 1, window - 1)
-            self._modes = max(self._modes, modes) if self._open else modes
+            self._modes = min(self._settings.rank or window - 1, window - 1)
 
     def _uniform(self) -> int:
         """Values at equal distances up to the newest."""
@@ -153,6 +225,7 @@ class _HeldDmd:
             count += 1
         return count + 1
 
-    def bytes(self, elements: int, dtype_bytes: int) -> int:
+    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int:
         values = (len(self._times) + self._slope) * elements * dtype_bytes
-        return values + self._modes * (elements + 2) * _COMPLEX
+        # Of each row its modes, with growth and amplitude.
+        return values + self._modes * (elements + 2 * batch) * _COMPLEX

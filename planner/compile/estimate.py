@@ -38,7 +38,7 @@ def estimate_cost(
         request.width or defaults.width,
         request.num_frames or defaults.num_frames,
     )
-    batch = model.guidance.batch(request.guidance_scale)
+    batch = model.guidance.batch(request.guidance_scale, negative_prompt=request.negative_prompt)
     rank = Rank(tokens, program.topology, batch, dtype_bytes)
     return _Estimator(program, model, shapes, rank).cost(computed)
 
@@ -112,7 +112,9 @@ class _Estimator:
         if column.calibrator is not None:
             target = self._model.architecture.target(column.target)
             elements = self._rank.stream_elements(self._group(column), target)
-            cache = peak_cache_bytes(ops, column.calibrator, elements, self._rank.dtype_bytes)
+            cache = peak_cache_bytes(
+                ops, column.calibrator, elements, batch, self._rank.dtype_bytes
+            )
         return ColumnCost(
             full_flops=batch * sum(n * layers.flops(tokens) for layers, n in blocks),
             cached_flops=batch * ends,
