@@ -5,8 +5,9 @@ Where an ADAPTIVE op leaves open what happens, the larger outcome counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
+from itertools import islice
 from typing import Protocol
 
 from planner.compile.plan import AdaptiveRule, Calibrator, Dmd, FoCa, Op, OpKind, TaylorSeer
@@ -40,7 +41,8 @@ def peak_cache_bytes(
         if op.adaptive is not None:
             # Computing adds values, caching adds forecasts: to follow every way, it is enough to
             # ask at each test what caching from there on would hold, and then to compute.
-            peak = max(peak, column.peak_if_cached(ops[step:]))
+            coming = (op for i in range(step, len(ops)) if (op := ops[i]) is not None)
+            peak = max(peak, column.peak_if_cached(coming))
         column.tick()
         if op.kind is OpKind.CACHED:
             column.predict()
@@ -92,12 +94,12 @@ class _Column:
         for stream in self._held:
             stream.predict(undecided=self.undecided)
 
-    def peak_if_cached(self, ops: Sequence[Op | None]) -> int:
+    def peak_if_cached(self, ops: Iterable[Op]) -> int:
         """The most that is held while these ops are cached, as long as they can be."""
         branch = copy(self)
         branch._held = [copy(stream) for stream in self._held]
         peak = 0
-        for op in [op for op in ops if op is not None][:_PREDICTIONS]:
+        for op in islice(ops, _PREDICTIONS):
             if op.kind is OpKind.FULL or not branch._may_cache(op.adaptive):
                 break
             branch.tick()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from planner.compile import dtype as dtypes
 from planner.compile.cache_size import peak_cache_bytes
 from planner.compile.cost import ColumnCost, Cost
 from planner.compile.exchange import Rank
@@ -20,14 +21,12 @@ def estimate_cost(
     model: ModelFacts,
     request: Request,
     computed: Sequence[Bounds],
-    *,
-    dtype_bytes: int = 2,
 ) -> Cost | None:
     """The cost of one run; None for a model whose layers are not known.
 
     ``request`` has its defaults filled in; ``computed`` are the bounds of the program's columns.
-    Activations and weights that are not quantized have ``dtype_bytes`` a value. Prompts count as
-    long as the pipeline pads them, or else as long as it takes them.
+    Activations and weights that are not quantized are of the request's dtype. Prompts count as long
+    as the pipeline pads them, or else as long as it takes them.
     """
     shapes = {shape.target: shape for shape in model.shapes}
     if model.sequence is None or any(column.target not in shapes for column in program.columns):
@@ -39,8 +38,9 @@ def estimate_cost(
         request.num_frames or defaults.num_frames,
     )
     batch = model.guidance.batch(request.guidance_scale, negative_prompt=request.negative_prompt)
-    rank = Rank(tokens, program.topology, batch, dtype_bytes)
-    return _Estimator(program, model, shapes, rank).cost(computed)
+    dtype = request.dtype or dtypes.ASSUMED
+    rank = Rank(tokens, program.topology, batch, dtypes.BYTES[dtype])
+    return _Estimator(program, model, shapes, rank).cost(computed, dtype)
 
 
 class _Estimator:
@@ -54,7 +54,7 @@ class _Estimator:
         self._blocks = [self._blocks_of(column) for column in program.columns]
         self._ops = [[step[c] for step in program.steps] for c in range(len(program.columns))]
 
-    def cost(self, computed: Sequence[Bounds]) -> Cost:
+    def cost(self, computed: Sequence[Bounds], dtype: str) -> Cost:
         columns = tuple(self._column(c) for c in range(len(self._blocks)))
         runs = [sum(op is not None for op in ops) for ops in self._ops]
         # Steps in which the same columns run cost the same.
@@ -89,6 +89,7 @@ class _Estimator:
             ring_bytes=most([self._ring(c) for c in range(len(columns))]),
             all_reduce_bytes=most([self._all_reduce(c) for c in range(len(columns))]),
             decision_collectives=self._decisions(),
+            dtype=dtype,
         )
 
     def _blocks_of(self, column: Column) -> list[tuple[Layers, int]]:

@@ -82,8 +82,9 @@ class _Traces:
         program = program_from_proto(program_to_proto(compiled.program))
         execution = Execution({"transformer": model}, program)
         outcomes: list[tuple[OpOutcome | None, ...]] = []
+        latents = inputs["latents"]
         with execution.attached():
-            for latents in denoise(
+            for after in denoise(
                 family,
                 model,
                 inputs,
@@ -92,6 +93,7 @@ class _Traces:
                 steps,
                 len({column.branch for column in program.columns}),
             ):
+                latents = after
                 outcomes.append(execution.end_step())
         for c, column in enumerate(program.columns):
             name = column.block_lists[0]
