@@ -32,13 +32,14 @@ def peak_cache_bytes(
     kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
     last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
     last_cached = max((s for s, kind in kinds if kind is not OpKind.FULL), default=-1)
+    keeps_predictions = isinstance(calibrator.forecast, FoCa | Dmd)
     peak = 0
     for step, op in enumerate(ops):
         if op is None:
             continue
         if op.refresh:
             column.refresh()
-        if op.adaptive is not None:
+        if op.adaptive is not None and keeps_predictions:
             # Computing adds values, caching adds forecasts: to follow every way, it is enough to
             # ask at each test what caching from there on would hold, and then to compute.
             coming = (op for i in range(step, len(ops)) if (op := ops[i]) is not None)
