@@ -31,6 +31,7 @@ def cost_to_proto(cost: Cost) -> plan_pb2.Cost:
         ring_bytes=min(cost.ring_bytes, _MOST_BYTES),
         all_reduce_bytes=min(cost.all_reduce_bytes, _MOST_BYTES),
         decision_collectives=min(cost.decision_collectives, _MOST_COLLECTIVES),
+        dtype=cost.dtype,
     )
 
 
@@ -50,4 +51,5 @@ def cost_from_proto(message: plan_pb2.Cost) -> Cost:
         ring_bytes=message.ring_bytes,
         all_reduce_bytes=message.all_reduce_bytes,
         decision_collectives=message.decision_collectives,
+        dtype=message.dtype,
     )

@@ -99,7 +99,9 @@ class Runner:
             return Success(
                 files,
                 Completion(
-                    denoise_seconds=result.denoise_seconds, total_seconds=result.total_seconds
+                    denoise_seconds=result.denoise_seconds,
+                    total_seconds=result.total_seconds,
+                    cache_bytes=result.cache_bytes,
                 ),
             )
         except engine.RunCancelled:

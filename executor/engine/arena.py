@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from torch import Tensor
@@ -36,6 +37,16 @@ class Arena:
                 conditional = replace(column, branch=Branch.COND, reuses_cond_diff=False)
                 state.measured_by = self.columns[program.columns.index(conditional)]
 
+    @property
+    def bytes(self) -> int:
+        """What is held now."""
+        return _bytes(tensor for column in self.columns for tensor in column.held())
+
+    @property
+    def peak_bytes(self) -> tuple[int, ...]:
+        """The most that each column has held at the end of a forward."""
+        return tuple(column.peak_bytes for column in self.columns)
+
 
 class ColumnState:
     """Buffers and counters of one column: what its ops read and write.
@@ -50,6 +61,7 @@ class ColumnState:
         self._last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
         self._last_cached = max((s for s, kind in kinds if kind is not OpKind.FULL), default=-1)
         self.measured_by = self
+        self.peak_bytes = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -117,6 +129,7 @@ class ColumnState:
         if self._reference_mean is None:
             # Not before the first test: a step that is computed anyway takes no mean.
             self._reference_mean = reference.abs().mean()
+            self._weigh()
         return float((reference - change).abs_().mean() / self._reference_mean)
 
     def stores(self, step: int) -> bool:
@@ -127,16 +140,30 @@ class ColumnState:
         """Remembers what the middle blocks made of the streams."""
         residual = self._calibrator.cache_type is CacheType.RESIDUAL
         for forecast, old, new in zip(self._forecasts, before, after, strict=False):
-            forecast.update(new - old if residual else new)
+            forecast.update(new - old if residual else _compact(new))
+        self._weigh()
 
     def apply(self, streams: Streams) -> Streams:
         """The streams as the skipped middle blocks would have left them."""
         residual = self._calibrator.cache_type is CacheType.RESIDUAL
-        predicted = (
+        predicted = [
             forecast.predict() + stream if residual else forecast.predict()
             for forecast, stream in zip(self._forecasts, streams, strict=False)
-        )
+        ]
+        if self._forecasts[0].predict_stores:
+            self._weigh()
         return tuple(stream.contiguous() for stream in predicted)
+
+    def held(self) -> Iterator[Tensor]:
+        """Every tensor that outlives a forward."""
+        for tensor in (self._reference, self._reference_mean):
+            if tensor is not None:
+                yield tensor
+        for forecast in self._forecasts:
+            yield from forecast.held()
+
+    def _weigh(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, _bytes(self.held()))
 
 
 def _forecast(calibrator: Calibrator) -> Forecast:
@@ -149,6 +176,17 @@ def _forecast(calibrator: Calibrator) -> Forecast:
             return Dmd(settings)
         case None:
             return Reuse()
+
+
+def _compact(value: Tensor) -> Tensor:
+    """The value without the rest of the tensor that it may be a part of."""
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Memory behind tensors; what several of them share counts once."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _reached(value: float, limit: float | None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +39,8 @@ class Dmd:
     values at equal distances, the forecast is a straight line.
     """
 
+    predict_stores: ClassVar[bool] = True
+
     def __init__(self, settings: program.Dmd) -> None:
         self._settings = settings
         self._snapshots: list[tuple[int, Tensor]] = []
@@ -56,7 +60,7 @@ class Dmd:
         self._snapshots.append((self._clock.now, value))
         del self._snapshots[: -self._settings.history]
         self._clock.anchor()
-        self._is_fitted = False
+        self._fit, self._is_fitted = None, False
 
     def predict(self) -> Tensor:
         assert self._snapshots, "nothing was computed before"
@@ -76,6 +80,13 @@ class Dmd:
         predicted = torch.stack([modes.advance(horizon) for modes in self._fit])
         predicted = predicted.to(newest.dtype).reshape(newest.shape)
         return predicted if bool(torch.isfinite(predicted).all()) else newest
+
+    def held(self) -> Iterator[Tensor]:
+        yield from (value for _, value in self._snapshots)
+        if self._slope is not None:
+            yield self._slope
+        for modes in self._fit or ():
+            yield from (modes.shapes, modes.growth, modes.amplitudes)
 
     def _uniform_window(self) -> list[tuple[int, Tensor]]:
         """The longest run of snapshots at equal distances that ends with the newest."""
@@ -106,7 +117,8 @@ class Dmd:
             growth, directions = torch.linalg.eig(reduced)
             shapes = ((after @ right).to(torch.complex128) * inverse) @ directions
             newest = trajectory[:, -1:].to(torch.complex128)
-            amplitudes = torch.linalg.lstsq(shapes, newest).solution[:, 0]
+            # A copy: the solution is the top of a tensor as long as the trajectory.
+            amplitudes = torch.linalg.lstsq(shapes, newest).solution[:, 0].clone()
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             return None
         return _Modes(shapes, growth, amplitudes)

@@ -89,6 +89,11 @@ class Execution:
         self._step += 1
         return tuple(outcomes)
 
+    @property
+    def cache_bytes(self) -> tuple[int, ...]:
+        """The most that each column's cache has held so far."""
+        return self._arena.peak_bytes
+
     def _open(self, columns: list[int], *, has_middle: bool) -> Forward:
         """The next forward of a group: of its columns, the first that the step has yet to run."""
         self._before_forward()

@@ -6,19 +6,27 @@ They follow Cache-DiT's arithmetic to the operation, so that latents agree bit f
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Iterator
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 
 class Forecast(Protocol):
-    """One stream of one column. ``tick`` once a forward, then ``update`` or ``predict``."""
+    """One stream of one column. ``tick`` once a forward, then ``update`` or ``predict``.
+
+    ``predict_stores``: a prediction, too, changes what is held.
+    """
+
+    predict_stores: ClassVar[bool]
 
     def tick(self) -> None: ...
 
     def update(self, value: Tensor) -> None: ...
 
     def predict(self) -> Tensor: ...
+
+    def held(self) -> Iterator[Tensor]: ...
 
 
 class Clock:
@@ -50,6 +58,8 @@ class Clock:
 class Reuse:
     """The last computed value."""
 
+    predict_stores: ClassVar[bool] = False
+
     def __init__(self) -> None:
         self._value: Tensor | None = None
 
@@ -63,6 +73,10 @@ class Reuse:
         assert self._value is not None, "nothing was computed before"
         return self._value
 
+    def held(self) -> Iterator[Tensor]:
+        if self._value is not None:
+            yield self._value
+
 
 class TaylorSeer:
     """A Taylor expansion around the last computed value (TaylorSeer, Liu et al. 2025).
@@ -71,6 +85,8 @@ class TaylorSeer:
     own dtype. As in Cache-DiT, no difference is taken before the fourth forward: those of the
     first steps, where the trajectory bends most, forecast badly.
     """
+
+    predict_stores: ClassVar[bool] = False
 
     def __init__(self, order: int) -> None:
         self._order = order
@@ -101,12 +117,17 @@ class TaylorSeer:
             value = term.add_(value)
         return value
 
+    def held(self) -> Iterator[Tensor]:
+        yield from self._differences
+
 
 class FoCa:
     """A forecast that a correction by the latest values, predicted ones included, tempers (FoCa).
 
     As Cache-DiT computes it: differences are not divided by the forwards between them.
     """
+
+    predict_stores: ClassVar[bool] = True
 
     def __init__(self) -> None:
         # The two latest computed values, and the two latest ones of either kind.
@@ -137,3 +158,7 @@ class FoCa:
             predicted = weight * (value + 1.5 * slope) + (1 - weight) * value
         self._latest = (self._latest[-1], predicted)
         return predicted
+
+    def held(self) -> Iterator[Tensor]:
+        yield from self._anchors
+        yield from self._latest

@@ -36,7 +36,8 @@ class RunCancelled(Exception):
 class RunResult:
     """``frames`` of a film, shown ``fps`` a second; a picture is one frame and has no ``fps``.
 
-    ``latents`` are the final ones as the scheduler left them, fp32 on the CPU.
+    ``latents`` are the final ones as the scheduler left them, fp32 on the CPU. ``cache_bytes``: the
+    most that each column's cache held.
     """
 
     frames: tuple[Image, ...]
@@ -45,6 +46,7 @@ class RunResult:
     steps: tuple[StepOutcome, ...]
     denoise_seconds: float
     total_seconds: float
+    cache_bytes: tuple[int, ...]
 
 
 def check(pipeline: Any, program: Program) -> None:
@@ -119,6 +121,7 @@ def run(
         steps=tuple(steps),
         denoise_seconds=sum(step.milliseconds for step in steps) / 1e3,
         total_seconds=time.perf_counter() - began,
+        cache_bytes=execution.cache_bytes,
     )
 
 

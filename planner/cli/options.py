@@ -26,6 +26,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--negative-prompt", is_flag=True, help="The run has one; some models need it for guidance."
     )
     @click.option("--device", help="Check for this: cpu, or a compute capability as sm90.")
+    @click.option("--dtype", help="Of the transformers, for the bytes.  [default: bfloat16]")
     @wraps(command)
     def with_request(
         *arguments: Any,
@@ -37,9 +38,12 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         frames: int | None,
         negative_prompt: bool,
         device: str | None,
+        dtype: str | None,
         **options: Any,
     ) -> Any:
-        request = Request(steps, gpus, height, width, guidance, frames, negative_prompt, device)
+        request = Request(
+            steps, gpus, height, width, guidance, frames, negative_prompt, device, dtype
+        )
         return command(*arguments, request=request, **options)
 
     return with_request

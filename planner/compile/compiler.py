@@ -134,6 +134,15 @@ def _faulty_sections(source: AccelerationConfig) -> set[str]:
     return found
 
 
+def in_dtype(compilation: Compilation, model: ModelFacts, dtype: str) -> Compilation:
+    """A compilation with the estimate of executors whose transformers have that dtype."""
+    if compilation.program is None:
+        return compilation
+    request = replace(compilation.request, dtype=dtype)
+    estimate = _estimate(compilation.program, model, request)
+    return replace(compilation, estimate=estimate, request=request)
+
+
 def _columns(
     source: AccelerationConfig, model: ModelFacts, request: Request
 ) -> tuple[tuple[Column, ...], tuple[tuple[Op | None, ...], ...]]:
@@ -173,18 +182,22 @@ def _uncached_columns(
 def _finished(
     source: AccelerationConfig, program: Program, model: ModelFacts, request: Request
 ) -> Compilation:
+    estimate = _estimate(program, model, request)
+    world_size = program.topology.world_size
+    return Compilation(program, estimate, replace(request, world_size=world_size), _ordered(source))
+
+
+def _estimate(program: Program, model: ModelFacts, request: Request) -> Estimate:
     by_column = column_bounds(program)
     by_target = [
         _target_bounds(program, target.name, by_column) for target in program.model.targets
     ]
     # Targets do not share steps.
-    estimate = Estimate(
+    return Estimate(
         min_computed_steps=sum(each.min_computed for each in by_target),
         max_computed_steps=sum(each.max_computed for each in by_target),
         cost=estimate_cost(program, model, request, by_column),
     )
-    world_size = program.topology.world_size
-    return Compilation(program, estimate, replace(request, world_size=world_size), _ordered(source))
 
 
 def _target_bounds(program: Program, target: str, by_column: list[Bounds]) -> Bounds:

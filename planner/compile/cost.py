@@ -34,6 +34,7 @@ class Cost:
     ``all_to_all_bytes`` and ``ring_bytes`` are what a rank sends to others in one fully computed
     step, ``all_reduce_bytes`` what it puts into sums over its tensor parallel group.
     ``decision_collectives``: of a run, where no limit ends caching early.
+    ``dtype`` of activations and of weights that are not quantized, which the bytes assume.
     """
 
     columns: tuple[ColumnCost, ...]
@@ -47,6 +48,7 @@ class Cost:
     ring_bytes: int
     all_reduce_bytes: int
     decision_collectives: int
+    dtype: str
 
     @property
     def cache_bytes(self) -> int:

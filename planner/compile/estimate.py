@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from planner.compile.cache_size import Holding, holdings, peak_bytes
+from planner.compile import dtype as dtypes
+from planner.compile.cache_size import peak_cache_bytes
 from planner.compile.cost import ColumnCost, Cost
 from planner.compile.exchange import Rank
 from planner.compile.forward import ForwardCost, forward_cost
@@ -20,14 +21,12 @@ def estimate_cost(
     model: ModelFacts,
     request: Request,
     computed: Sequence[Bounds],
-    *,
-    dtype_bytes: int = 2,
 ) -> Cost | None:
     """The cost of one run; None for a model whose layers are not known.
 
     ``request`` has its defaults filled in; ``computed`` are the bounds of the program's columns.
-    Activations and weights that are not quantized have ``dtype_bytes`` a value. Prompts count as
-    long as the pipeline pads them, or else as long as it takes them.
+    Activations and weights that are not quantized are of the request's dtype. Prompts count as long
+    as the pipeline pads them, or else as long as it takes them.
     """
     if model.sequence is None or len(model.shapes) < len(model.architecture.targets):
         return None
@@ -37,21 +36,22 @@ def estimate_cost(
         request.width or defaults.width,
         request.num_frames or defaults.num_frames,
     )
-    batch = model.guidance.batch(request.guidance_scale)
-    rank = Rank(tokens, program.topology, batch, dtype_bytes)
+    batch = model.guidance.batch(request.guidance_scale, negative_prompt=request.negative_prompt)
+    dtype = request.dtype or dtypes.ASSUMED
+    rank = Rank(tokens, program.topology, batch, dtypes.BYTES[dtype])
     forward = forward_cost(model, rank, program.placement)
-    return _Estimator(program, forward, dtype_bytes).cost(computed)
+    return _Estimator(program, forward, rank).cost(computed, dtype)
 
 
 class _Estimator:
-    def __init__(self, program: Program, forward: ForwardCost, dtype_bytes: int) -> None:
+    def __init__(self, program: Program, forward: ForwardCost, rank: Rank) -> None:
         self._program = program
         self._forward = forward
         self._groups = [forward.groups[c.target, c.block_lists] for c in program.columns]
         self._ops = program.by_column()
-        self._dtype_bytes = dtype_bytes
+        self._rank = rank
 
-    def cost(self, computed: Sequence[Bounds]) -> Cost:
+    def cost(self, computed: Sequence[Bounds], dtype: str) -> Cost:
         groups = self._groups
         columns = self._columns()
         runs = [len(ops) - ops.count(None) for ops in self._ops]
@@ -85,21 +85,31 @@ class _Estimator:
             ring_bytes=most([group.ring_bytes for group in groups]),
             all_reduce_bytes=most([group.all_reduce_bytes for group in groups]),
             decision_collectives=self._decisions(),
+            dtype=dtype,
         )
 
     def _columns(self) -> tuple[ColumnCost, ...]:
         # Columns that do the same with the same calibrator hold the same tensors.
-        known: dict[tuple[int, int], frozenset[Holding]] = {}
+        known: dict[tuple[int, int, tuple[int, ...], bool], int] = {}
         columns = []
         for column, group, ops in zip(self._program.columns, self._groups, self._ops, strict=True):
             cache_bytes = 0
             if column.calibrator is not None:
-                key = id(ops), id(column.calibrator)
+                ends = column.fn_compute_blocks + column.bn_compute_blocks
+                has_middle = ends < group.num_blocks
+                key = id(ops), id(column.calibrator), group.stream_elements, has_middle
                 if key not in known:
-                    known[key] = holdings(ops, column.calibrator)
-                cache_bytes = peak_bytes(known[key], group.stream_elements, self._dtype_bytes)
-            ends = group.ends_flops(column.fn_compute_blocks, column.bn_compute_blocks)
-            columns.append(ColumnCost(group.flops, ends, cache_bytes))
+                    known[key] = peak_cache_bytes(
+                        ops,
+                        column.calibrator,
+                        group.stream_elements,
+                        self._rank.batch,
+                        self._rank.dtype_bytes,
+                        has_middle=has_middle,
+                    )
+                cache_bytes = known[key]
+            cached = group.ends_flops(column.fn_compute_blocks, column.bn_compute_blocks)
+            columns.append(ColumnCost(group.flops, cached, cache_bytes))
         return tuple(columns)
 
     def _rest_flops(self, active: tuple[bool, ...]) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from planner.compile.device import ALLOWED as DEVICES
 from planner.compile.device import is_device
+from planner.compile.dtype import ALLOWED as ALLOWED_DTYPES
+from planner.compile.dtype import BYTES as DTYPES
 from planner.config.acceleration import AccelerationConfig
 from planner.diagnostics import Severity
 from planner.models.facts import ModelFacts
@@ -30,8 +32,10 @@ class Request:
     guidance_scale: float | None = None
     num_frames: int | None = None
     negative_prompt: bool = False
-    # Where it will run, if that is known: "cpu", or a compute capability as "sm90".
+    # Where it will run, if that is known: "cpu", or a compute capability as "sm90"; and in which
+    # dtype the transformers are there.
     device: str | None = None
+    dtype: str | None = None
     # Width and height of the first picture that the run starts from.
     picture: tuple[int, int] | None = None
 
@@ -77,6 +81,8 @@ def check_request(source: AccelerationConfig, model: ModelFacts, request: Reques
     _check_frames(source, model, request)
     if request.device is not None and not is_device(request.device):
         error("device", DEVICES)
+    if request.dtype not in (None, *DTYPES):
+        error("dtype", ALLOWED_DTYPES)
     guidance = request.guidance_scale
     if guidance is not None:
         if not math.isfinite(guidance) or not 0 <= guidance <= MAX_GUIDANCE_SCALE:

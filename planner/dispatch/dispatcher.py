@@ -138,6 +138,9 @@ class Dispatcher:
         if session.next_step != count:
             text = f"completion after {session.next_step} of {count} steps"
             raise self._belied(session, text)
+        if len(completion.cache_bytes) not in (0, len(program.columns)):
+            held = f"{len(completion.cache_bytes)} cache_bytes"
+            raise self._belied(session, f"{held} for {len(program.columns)} columns")
         steps = self._store.outcomes(lease)
         record = generation_pb2.Record(
             plan_id=lease.plan_id,
@@ -145,6 +148,7 @@ class Dispatcher:
             steps=steps,
             denoise_seconds=completion.denoise_seconds,
             total_seconds=completion.total_seconds,
+            cache_bytes=completion.cache_bytes,
         )
         self._settle(session, Ending(State.SUCCEEDED, record=record))
 

@@ -47,11 +47,15 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A connected executor's name, the model it has loaded, and what it offers."""
+    """A connected executor's name, the model it has loaded, and what it offers.
+
+    ``dtype`` of its transformers; empty where it does not say.
+    """
 
     executor: str
     facts: ModelFacts
     offered: Requirement
+    dtype: str = ""
 
 
 def differences(needed: Requirement, offered: Requirement) -> list[str]:

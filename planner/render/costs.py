@@ -52,7 +52,8 @@ def cost_in_words(cost: Cost, program: Program) -> list[tuple[str, str]]:
         ),
         (
             "memory",
-            f"at least {_bytes(_held(cost))} per rank: parameters {_bytes(cost.parameter_bytes)}, "
+            f"at least {_bytes(_held(cost))} per rank in {cost.dtype}: "
+            f"parameters {_bytes(cost.parameter_bytes)}, "
             f"activations {_bytes(cost.activation_bytes)}, cache {_bytes(cost.cache_bytes)}",
         ),
     ]

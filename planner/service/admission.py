@@ -13,7 +13,8 @@ from planner.codec import (
     plan_to_proto,
     program_from_proto,
 )
-from planner.compile.compiler import Compilation, compile_config, compile_program
+from planner.compile import dtype
+from planner.compile.compiler import Compilation, compile_config, compile_program, in_dtype
 from planner.compile.plan import Program
 from planner.compile.request import MAX_STEPS, Request
 from planner.dispatch.matching import Offer, Requirement, differences
@@ -55,7 +56,8 @@ def admit(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]
         faults.append(Violation("spec.fps", "this model makes pictures, not films"))
     if faults:
         raise invalid(faults)
-    compilation = _compile(spec, model, offers)
+    serving = [offer for offer in offers if offer.offered.model == model.name]
+    compilation = _in_their_dtype(_compile(spec, model, serving), model, serving)
     program, plan, diagnostics = compiled_plan(compilation)
     filled = generation_pb2.GenerationSpec()
     filled.CopyFrom(spec)
@@ -74,18 +76,30 @@ def admit(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]
     return Admitted(Requirement.of(model.name, program), filled, plan, diagnostics)
 
 
-def _compile(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]) -> Compilation:
+def _in_their_dtype(compilation: Compilation, model: Model, serving: list[Offer]) -> Compilation:
+    """With the estimate of the executors that could run it; of the widest where they differ."""
+    if compilation.program is None:
+        return compilation
+    needed = Requirement.of(model.name, compilation.program)
+    able = [offer.dtype for offer in serving if not differences(needed, offer.offered)]
+    known = sorted((name for name in able if name), key=lambda name: (dtype.BYTES[name], name))
+    return in_dtype(compilation, model.facts, known[-1]) if known else compilation
+
+
+def _compile(
+    spec: generation_pb2.GenerationSpec, model: Model, serving: list[Offer]
+) -> Compilation:
     if spec.HasField("program"):
         program = _program(spec.program, model.facts.architecture)
         return compile_program(program, model.facts, _request(spec, None))
-    serving = [offer.offered for offer in offers if offer.offered.model == model.name]
+    offers = [offer.offered for offer in serving]
     tried = []
     # Most ranks first: where the config leaves the world size open, more of them finish sooner.
-    for world_size in sorted({offered.world_size for offered in serving}, reverse=True):
+    for world_size in sorted({offered.world_size for offered in offers}, reverse=True):
         compilation = compile_config(spec.config, model.facts, _request(spec, world_size))
         if compilation.program is not None:
             needed = Requirement.of(model.name, compilation.program)
-            if any(not differences(needed, offered) for offered in serving):
+            if any(not differences(needed, offered) for offered in offers):
                 return compilation
         tried.append(compilation)
     without = compile_config(spec.config, model.facts, _request(spec, None))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2
 
+from planner.compile import dtype
 from planner.errors import Violation, invalid
 from planner.service.pictures import picture_faults
 from planner.settings import Limits
@@ -82,6 +83,9 @@ def _executor(executor: executor_pb2.Executor, limits: Limits) -> Iterator[Viola
         yield Violation(
             "executor.world_size", f"{executor.world_size} is not in 1 to {_MAX_WORLD_SIZE}"
         )
+    if executor.dtype not in ("", *dtype.BYTES):
+        text = f"{executor.dtype!r} is not allowed; allowed: {dtype.ALLOWED}"
+        yield Violation("executor.dtype", text)
     if len(executor.component_configs) > _MAX_CONFIGS:
         yield Violation("executor.component_configs", f"are more than {_MAX_CONFIGS}")
     for i, config in enumerate(executor.component_configs):

@@ -77,7 +77,7 @@ class ModelLookup:
         placement = placement_from_proto(executor.placement)
         model = self._canonical(executor.model)
         offered = Requirement(model, facts.architecture, executor.world_size, placement)
-        return Offer(executor.name, facts, offered)
+        return Offer(executor.name, facts, offered, executor.dtype)
 
     def _canonical(self, name: str) -> str:
         """One name for one directory, however a peer writes it."""

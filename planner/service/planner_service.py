@@ -39,6 +39,7 @@ _GIVEN: Final = (
     "guidance_scale",
     "num_frames",
     "device",
+    "dtype",
 )
 
 

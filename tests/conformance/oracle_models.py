@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import diffusers
@@ -226,9 +226,8 @@ def denoise(
     scheduler: Mapping[str, Any],
     steps: int,
     branches: int,
-    on_step: Callable[[], object] = lambda: None,
-) -> Tensor:
-    """The latents after all steps of the recorded scheduler.
+) -> Iterator[Tensor]:
+    """The latents after each step of the recorded scheduler.
 
     With two branches the conditional forward comes first, whatever a cache calls it.
     """
@@ -243,5 +242,4 @@ def denoise(
             unconditional = _predict(family, model, latents, time, inputs, geometry, "negative")
             prediction = unconditional + geometry["cfg"] * (prediction - unconditional)
         latents = stepper.step(prediction, time, latents, return_dict=False)[0]
-        on_step()
-    return latents
+        yield latents

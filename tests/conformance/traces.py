@@ -43,7 +43,7 @@ def cases(
         yield case["name"], partial(traces.check, case)
 
 
-def _facts(family: str, spec: dict[str, Any]) -> ModelFacts:
+def facts_of(family: str, spec: dict[str, Any]) -> ModelFacts:
     configs = {
         "model_index.json": {"_class_name": _PIPELINES[family]},
         "transformer/config.json": {"_class_name": spec["cls"], **spec["kwargs"]},
@@ -82,8 +82,9 @@ class _Traces:
         program = program_from_proto(program_to_proto(compiled.program))
         execution = Execution({"transformer": model}, program)
         outcomes: list[tuple[OpOutcome | None, ...]] = []
+        latents = inputs["latents"]
         with execution.attached():
-            latents = denoise(
+            for after in denoise(
                 family,
                 model,
                 inputs,
@@ -91,8 +92,9 @@ class _Traces:
                 self._meta["scheduler"],
                 steps,
                 len({column.branch for column in program.columns}),
-                lambda: outcomes.append(execution.end_step()),
-            )
+            ):
+                latents = after
+                outcomes.append(execution.end_step())
         for c, column in enumerate(program.columns):
             name = column.block_lists[0]
             ops = [ops[c] for ops in outcomes]
@@ -110,7 +112,7 @@ class _Traces:
         guidance = spec["geometry"].get("cfg")
         compiled = compile_config(
             json.dumps(case["yaml"]),
-            _facts(case["family"], spec),
+            facts_of(case["family"], spec),
             Request(
                 num_inference_steps=case["steps"],
                 guidance_scale=guidance,

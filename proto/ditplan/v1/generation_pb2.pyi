@@ -296,6 +296,7 @@ class Record(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     DENOISE_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
+    CACHE_BYTES_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """The plan that was executed."""
     denoise_seconds: _builtins.float
@@ -306,6 +307,12 @@ class Record(_message.Message):
     def program(self) -> _plan_pb2.Program: ...
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepOutcome]: ...
+    @_builtins.property
+    def cache_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The most that each column's cache held on one rank, in the order of
+        Program.columns; what was planned is in the estimate.
+        """
+
     def __init__(
         self,
         *,
@@ -314,10 +321,11 @@ class Record(_message.Message):
         steps: _abc.Iterable[Global___StepOutcome] | None = ...,
         denoise_seconds: _builtins.float = ...,
         total_seconds: _builtins.float = ...,
+        cache_bytes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["denoise_seconds", b"denoise_seconds", "plan_id", b"plan_id", "program", b"program", "steps", b"steps", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "plan_id", b"plan_id", "program", b"program", "steps", b"steps", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

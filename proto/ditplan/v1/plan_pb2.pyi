@@ -747,6 +747,7 @@ class Cost(_message.Message):
     RING_BYTES_FIELD_NUMBER: _builtins.int
     ALL_REDUCE_BYTES_FIELD_NUMBER: _builtins.int
     DECISION_COLLECTIVES_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
     step_flops: _builtins.float
     """Of the most expensive step, fully computed."""
     full_flops: _builtins.float
@@ -767,6 +768,10 @@ class Cost(_message.Message):
     """What a rank puts into tensor parallel sums in one fully computed step."""
     decision_collectives: _builtins.int
     """Collectives of a run that decide between computing and caching, at most."""
+    dtype: _builtins.str
+    """Dtype of activations, and of weights that are not quantized, that the bytes
+    assume, e.g. "bfloat16".
+    """
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnCost]:
         """In the order of Program.columns."""
@@ -785,10 +790,11 @@ class Cost(_message.Message):
         ring_bytes: _builtins.int = ...,
         all_reduce_bytes: _builtins.int = ...,
         decision_collectives: _builtins.int = ...,
+        dtype: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes", b"activation_bytes", "all_reduce_bytes", b"all_reduce_bytes", "all_to_all_bytes", b"all_to_all_bytes", "columns", b"columns", "decision_collectives", b"decision_collectives", "full_flops", b"full_flops", "max_flops", b"max_flops", "min_flops", b"min_flops", "parameter_bytes", b"parameter_bytes", "ring_bytes", b"ring_bytes", "step_flops", b"step_flops"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes", b"activation_bytes", "all_reduce_bytes", b"all_reduce_bytes", "all_to_all_bytes", b"all_to_all_bytes", "columns", b"columns", "decision_collectives", b"decision_collectives", "dtype", b"dtype", "full_flops", b"full_flops", "max_flops", b"max_flops", "min_flops", b"min_flops", "parameter_bytes", b"parameter_bytes", "ring_bytes", b"ring_bytes", "step_flops", b"step_flops"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

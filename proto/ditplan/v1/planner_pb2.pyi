@@ -53,6 +53,7 @@ class CompilePlanRequest(_message.Message):
     NUM_FRAMES_FIELD_NUMBER: _builtins.int
     NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A published model name, a name that a connected executor serves, or a
     directory below one of the planner's model roots.
@@ -73,6 +74,8 @@ class CompilePlanRequest(_message.Message):
     """Whether a negative prompt is given, which some models need for guidance."""
     device: _builtins.str
     """Where it will run, if that is known: "cpu", or a compute capability as "sm90"."""
+    dtype: _builtins.str
+    """Dtype of the transformers there, e.g. "float32". Absent: "bfloat16"."""
     def __init__(
         self,
         *,
@@ -86,13 +89,16 @@ class CompilePlanRequest(_message.Message):
         num_frames: _builtins.int | None = ...,
         negative_prompt: _builtins.bool = ...,
         device: _builtins.str | None = ...,
+        dtype: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_width", b"_width", "_world_size", b"_world_size", "device", b"device", "guidance_scale", b"guidance_scale", "height", b"height", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "width", b"width", "world_size", b"world_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_dtype", b"_dtype", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_width", b"_width", "_world_size", b"_world_size", "device", b"device", "dtype", b"dtype", "guidance_scale", b"guidance_scale", "height", b"height", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "width", b"width", "world_size", b"world_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_width", b"_width", "_world_size", b"_world_size", "config", b"config", "device", b"device", "guidance_scale", b"guidance_scale", "height", b"height", "model", b"model", "negative_prompt", b"negative_prompt", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "width", b"width", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_device", b"_device", "_dtype", b"_dtype", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_width", b"_width", "_world_size", b"_world_size", "config", b"config", "device", b"device", "dtype", b"dtype", "guidance_scale", b"guidance_scale", "height", b"height", "model", b"model", "negative_prompt", b"negative_prompt", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "width", b"width", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
     _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
+    _WhichOneofReturnType__dtype: _TypeAlias = _typing.Literal["dtype"]  # noqa: Y015
+    _WhichOneofArgType__dtype: _TypeAlias = _typing.Literal["_dtype", b"_dtype"]  # noqa: Y015
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
     _WhichOneofReturnType__height: _TypeAlias = _typing.Literal["height"]  # noqa: Y015
@@ -107,6 +113,8 @@ class CompilePlanRequest(_message.Message):
     _WhichOneofArgType__world_size: _TypeAlias = _typing.Literal["_world_size", b"_world_size"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dtype) -> _WhichOneofReturnType__dtype | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance_scale) -> _WhichOneofReturnType__guidance_scale | None: ...
     @_typing.overload

@@ -32,6 +32,8 @@ def test_a_run_reports_every_step_and_stores_its_picture(
     assert job.failure is None
     assert job.completion is not None
     assert 0 < job.completion.denoise_seconds < job.completion.total_seconds
+    assert len(job.completion.cache_bytes) == 1
+    assert job.completion.cache_bytes[0] > 0
     assert [step.step for step in job.steps] == [0, 1, 2, 3, 4]
     full, cached = plan_pb2.OP_KIND_FULL, plan_pb2.OP_KIND_CACHED
     assert [step.ops[0].kind for step in job.steps] == [full, full, cached, full, cached]

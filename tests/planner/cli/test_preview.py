@@ -427,3 +427,15 @@ def test_quantized_components_are_shown(tmp_path: Path) -> None:
     assert "text_encoder_2: quant_type float8_weight_only, exclude_layers shared" in shown
     assert "transformer: quant_type int8_weight_only" in shown
     assert "precision_plan: layers with 'attn' are int8_weight_only" in shown
+
+
+def test_bytes_are_in_the_dtype_that_is_asked_for(config: Path) -> None:
+    _, half = document(config, "--model", FLUX)
+    _, single = document(config, "--model", FLUX, "--dtype", "float32")
+    assert (half["estimate"]["dtype"], single["estimate"]["dtype"]) == ("bfloat16", "float32")
+    assert single["estimate"]["cache_bytes"] == 2 * half["estimate"]["cache_bytes"] > 0
+    assert single["plan_id"] == half["plan_id"]
+    assert "per rank in float32" in preview(config, "--model", FLUX, "--dtype", "float32").stdout
+    status, wrong = document(config, "--model", FLUX, "--dtype", "fp32")
+    assert status == 2
+    assert "allowed: bfloat16, float16, float32" in wrong["diagnostics"][0]["message"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -183,32 +182,12 @@ def run(config: str) -> Iterator[Execution]:
 
 
 def held_bytes(execution: Execution) -> int:
-    """Bytes of every tensor that the run's arena refers to."""
-    seen: dict[int, object] = {}
-
-    def visit(value: object) -> None:
-        if id(value) in seen:
-            return
-        seen[id(value)] = value
-        if isinstance(value, list | tuple):
-            for inner in value:
-                visit(inner)
-        elif type(value).__module__.startswith("executor."):
-            for name in getattr(type(value), "__slots__", ()):
-                visit(getattr(value, name))
-            for inner in getattr(value, "__dict__", {}).values():
-                visit(inner)
-
-    visit(execution._arena)
-    tensors = [value for value in seen.values() if isinstance(value, Tensor)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """The most that the run's cache has held so far."""
+    return sum(execution.cache_bytes)
 
 
 def cache_bytes(config: str) -> int:
-    program, request = compiled(config)
-    cost = estimate_cost(program, FLUX, request, column_bounds(program), dtype_bytes=4)
-    assert cost is not None
-    return cost.cache_bytes
+    return cost_of(config, dtype="float32").cache_bytes
 
 
 TAYLOR = {"enable_taylorseer": "true", "taylorseer_order": 2}

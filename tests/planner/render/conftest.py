@@ -72,6 +72,7 @@ def costly_flux(flux: Compilation) -> Compilation:
         ring_bytes=6 << 20,
         all_reduce_bytes=7 << 20,
         decision_collectives=24,
+        dtype="bfloat16",
     )
     return replace(
         flux,

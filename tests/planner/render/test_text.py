@@ -120,7 +120,7 @@ def test_what_a_run_should_cost_is_told_as_an_estimate(costly_flux: Compilation)
     text = " ".join(text_of(costly_flux).split())
     assert "estimate compute: 700 TFLOPs to 1.68 PFLOPs a run, 60.0 TFLOPs in a full step" in text
     assert (
-        "memory: at least 25.5 GiB per rank: parameters 22.0 GiB, activations 512 MiB, "
+        "memory: at least 25.5 GiB per rank in bfloat16: parameters 22.0 GiB, activations 512 MiB, "
         "cache 3.00 GiB" in text
     )
     assert "exchange: all-to-all 5.00 MiB, ring 6.00 MiB, all-reduce 7.00 MiB per rank" in text

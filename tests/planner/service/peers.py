@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -151,8 +151,12 @@ class Run:
         outcomes = [self.outcome(step) for step in range(first, end)]
         await self.send(step_reports=dispatch_pb2.StepReports(steps=outcomes))
 
-    async def complete(self) -> None:
-        await self.send(completion=dispatch_pb2.Completion(denoise_seconds=1, total_seconds=2))
+    async def complete(self, cache_bytes: Sequence[int] = ()) -> None:
+        await self.send(
+            completion=dispatch_pb2.Completion(
+                denoise_seconds=1, total_seconds=2, cache_bytes=cache_bytes
+            )
+        )
         message = await self.receive()
         assert message is not None
         assert message.WhichOneof("message") == "done"

@@ -306,7 +306,9 @@ async def test_reported_failures_are_retried_only_where_that_can_help(settings: 
     assert ended.attempt == 2
 
 
-@pytest.mark.parametrize("lie", ["full as cached", "gap", "too few ops", "early completion"])
+@pytest.mark.parametrize(
+    "lie", ["full as cached", "gap", "too few ops", "early completion", "bytes"]
+)
 async def test_reports_that_belie_the_plan_fail_the_run(settings: Settings, lie: str) -> None:
     async with (
         Planner(settings) as planner,
@@ -317,7 +319,7 @@ async def test_reports_that_belie_the_plan_fail_the_run(settings: Settings, lie:
         created = await client.create(config=ADAPTIVE_CONFIG)
         run = await executor.attach(await acquiring)
         await run.attached()
-        await run.report(0, 1)
+        await run.report(0, 6 if lie == "bytes" else 1)
         outcome = run.outcome(1)
         if lie == "full as cached":
             outcome.ops[0].kind = plan_pb2.OP_KIND_CACHED
@@ -327,13 +329,15 @@ async def test_reports_that_belie_the_plan_fail_the_run(settings: Settings, lie:
             del outcome.ops[:]
         if lie == "early completion":
             await run.send(completion=dispatch_pb2.Completion())
+        elif lie == "bytes":
+            await run.send(completion=dispatch_pb2.Completion(cache_bytes=[1, 2]))
         else:
             await run.send(step_reports=dispatch_pb2.StepReports(steps=[outcome]))
         assert (await run.refusal()).code == grpc.StatusCode.INVALID_ARGUMENT
         ended = await client.ended(created.name)
     assert ended.failure.code == "INTERNAL"
-    assert ended.failure.step == 1
-    assert "step" in ended.failure.message
+    assert ended.failure.step == (6 if lie == "bytes" else 1)
+    assert ("1 columns" if lie == "bytes" else "step") in ended.failure.message
 
 
 async def test_work_that_no_one_takes_ends_in_time(settings: Settings) -> None:

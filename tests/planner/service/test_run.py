@@ -123,3 +123,38 @@ async def test_artifacts_come_back_in_chunks_from_any_offset(settings: Settings)
     assert list(ended.artifacts) == [whole[0].artifact]
     assert b"".join(r.data for r in tail) == picture[2_000_000:]
     assert [r.data for r in nothing] == [b""]
+
+
+async def test_a_record_says_what_the_cache_held_beside_what_was_planned(
+    settings: Settings,
+) -> None:
+    """The plan's bytes are in the dtype of the executors that can run it."""
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        assumed = await client.create(config=ADAPTIVE_CONFIG, queue=True)
+        async with (
+            Executor(planner.address, dtype="float32") as executor,
+            asking(executor) as [acquiring],
+        ):
+            run = await executor.attach(await acquiring)
+            await run.attached()
+            await run.report(0, 6)
+            await run.complete([12345])
+            ended = await client.ended(assumed.name)
+            single = await client.create(config=ADAPTIVE_CONFIG, validate_only=True)
+    assert list(ended.record.cache_bytes) == [12345]
+    half, whole = (g.plan.estimate.cost for g in (assumed, single))
+    assert (half.dtype, whole.dtype) == ("bfloat16", "float32")
+    assert whole.columns[0].cache_bytes == 2 * half.columns[0].cache_bytes > 0
+    assert single.plan.plan_id == assumed.plan.plan_id
+
+
+async def test_where_executors_differ_the_widest_dtype_counts(settings: Settings) -> None:
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address, "half", dtype="bfloat16") as half,
+        Executor(planner.address, "single", dtype="float32") as single,
+        asking(half, single),
+    ):
+        created = await client.create(config=ADAPTIVE_CONFIG, validate_only=True)
+    assert created.plan.estimate.cost.dtype == "float32"
