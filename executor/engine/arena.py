@@ -99,6 +99,7 @@ class ColumnState:
             if keep:
                 assert change is not None
                 self._reference, self._reference_mean = change, change.abs().mean()
+                self._weigh()
         return OpOutcome(kind, diff)
 
     def _test(self, step: int, rule: AdaptiveRule, change: Tensor) -> tuple[OpKind, float | None]:

@@ -25,9 +25,11 @@ def peak_cache_bytes(
     elements: Sequence[int],
     batch: int,
     dtype_bytes: int,
+    *,
+    has_middle: bool,
 ) -> int:
     """``elements`` of one tensor of each stream on one rank, the hidden stream first, all rows of
-    the batch together."""
+    the batch together. Without blocks between the first and the last nothing is stored of them."""
     column = _Column(calibrator, elements, batch, dtype_bytes)
     kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
     last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
@@ -48,7 +50,7 @@ def peak_cache_bytes(
         if op.kind is OpKind.CACHED:
             column.predict()
         else:
-            column.compute(stores=step < last_cached, tests=step < last_test)
+            column.compute(stores=has_middle and step < last_cached, tests=step < last_test)
         column.undecided |= op.adaptive is not None
         peak = max(peak, column.bytes)
     return peak

@@ -114,7 +114,13 @@ class _Estimator:
             target = self._model.architecture.target(column.target)
             elements = self._rank.stream_elements(self._group(column), target)
             cache = peak_cache_bytes(
-                ops, column.calibrator, elements, batch, self._rank.dtype_bytes
+                ops,
+                column.calibrator,
+                elements,
+                batch,
+                self._rank.dtype_bytes,
+                has_middle=column.fn_compute_blocks + column.bn_compute_blocks
+                < target.num_blocks(column.block_lists),
             )
         return ColumnCost(
             full_flops=batch * sum(n * layers.flops(tokens) for layers, n in blocks),

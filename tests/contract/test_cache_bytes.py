@@ -116,6 +116,15 @@ def test_an_undecided_run_holds_no_more(family: str, threshold: float) -> None:
             assert 0 < mine <= most
 
 
+def test_without_blocks_to_skip_only_what_tests_compare_is_held() -> None:
+    tiny = TinyTransformer("wan")
+    ends = {"Fn_compute_blocks": 6, "Bn_compute_blocks": 2, "enable_taylorseer": True}
+    for config, holds in ((static(MASK, ends), False), (adaptive(0.1, ends), True)):
+        planned, program = estimated(tiny, config, len(MASK), guided=False)
+        assert held(tiny, program, guided=False) == planned
+        assert any(planned) is holds
+
+
 STREAMS = ((1, 6, 64), (1, 3, 64))
 LIMITS: list[dict[str, Any]] = [
     {},
@@ -139,7 +148,7 @@ def test_the_worst_way_through_an_undecided_run_holds_what_was_estimated(
     assert column.calibrator is not None
     elements = [math.prod(shape) for shape in STREAMS]
     ops = [step[0] for step in compilation.program.steps]
-    planned = peak_cache_bytes(ops, column.calibrator, elements, 1, 4)
+    planned = peak_cache_bytes(ops, column.calibrator, elements, 1, 4, has_middle=True)
     tests = sum(op is not None and op.kind.name == "ADAPTIVE" for op in ops)
     ways = product((0.0, 1.0), repeat=tests)
     assert max(_peak(program, diffs) for diffs in ways) == planned > 0
@@ -152,13 +161,13 @@ def _peak(program: Program, diffs: Iterable[float]) -> int:
     computed = torch.ones(STREAMS[0])
     for step, (op,) in enumerate(program.steps):
         assert op is not None
-        forward = Forward(arena.columns[0], step, op)
+        forward = Forward(arena.columns[0], step, op, has_middle=True)
         change = computed * (1 + next(coming)) if op.adaptive else computed
         streams = tuple(torch.randn(shape, generator=generator) for shape in STREAMS)
         forward.enter(tuple(torch.zeros(shape) for shape in STREAMS))
         forward.decide((change, torch.zeros(STREAMS[1])))
         forward.join(streams)
-        if not forward.skips:
+        if forward.predicted is None:
             computed = change
     (peak,) = arena.peak_bytes
     return peak

@@ -134,6 +134,8 @@ def test_a_failed_compilation_keeps_the_keys(flux: Compilation) -> None:
             "num_frames": None,
             "negative_prompt": False,
             "device": None,
+            "dtype": None,
+            "picture": None,
         },
         "steps": [],
         "computed_steps": None,
