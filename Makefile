@@ -44,6 +44,9 @@ fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 bench-planner: setup ## Measure compile times, calls per second, start of the preview
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.planner
 
+bench-engine: setup ## Measure steps against plain diffusers and other caches (about 5 minutes)
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.engine
+
 demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)
 	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
 
@@ -60,4 +63,4 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz bench-planner demo-model docs proto clean
+.PHONY: help setup demo test check conformance fuzz bench-planner bench-engine demo-model docs proto clean

@@ -69,18 +69,20 @@ def plan_to_proto(program: Program, estimate: Estimate) -> plan_pb2.Plan:
 
 
 def program_to_proto(program: Program) -> plan_pb2.Program:
-    ops = list(dict.fromkeys(op for step in program.steps for op in step if op is not None))
-    number = {op: position for position, op in enumerate(ops, start=1)}
+    # Most cells hold one of few objects, so that few values are to be compared.
+    cells = {id(op): op for step in program.steps for op in step}
+    ops = list(dict.fromkeys(op for op in cells.values() if op is not None))
+    position = {op: i for i, op in enumerate(ops, start=1)} | {None: 0}
+    number = {key: position[op] for key, op in cells.items()}
+    rows = [tuple([number[id(op)] for op in step]) for step in program.steps]
+    steps = {row: plan_pb2.Step(ops=row) for row in dict.fromkeys(rows)}
     topology = program.topology
     return plan_pb2.Program(
         model=model_to_proto(program.model),
         num_inference_steps=program.num_inference_steps,
         columns=[_column_to_proto(column) for column in program.columns],
         ops=[_op_to_proto(op) for op in ops],
-        steps=[
-            plan_pb2.Step(ops=[0 if op is None else number[op] for op in step])
-            for step in program.steps
-        ],
+        steps=[steps[row] for row in rows],
         topology=plan_pb2.Topology(
             world_size=topology.world_size,
             ring_size=topology.ring_size,

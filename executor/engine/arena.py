@@ -97,8 +97,7 @@ class ColumnState:
         else:
             self._streak = 0
             if keep:
-                assert change is not None
-                self._reference, self._reference_mean = change, change.abs().mean()
+                self._reference, self._reference_mean = change, None
                 self._weigh()
         return OpOutcome(kind, diff)
 
@@ -113,7 +112,6 @@ class ColumnState:
             or _reached(self._streak, rule.max_continuous_cached_steps)
             or _reached(self._accumulated, rule.max_accumulated_residual_diff_threshold)
             or self._reference is None
-            or self._reference_mean is None
         ):
             return OpKind.FULL, None
         if rule.residual_diff_threshold >= 1:
@@ -122,11 +120,18 @@ class ColumnState:
         if measured is not None and measured[0] == step:
             diff = measured[1]
         else:
-            diff = float((self._reference - change).abs().mean() / self._reference_mean)
+            diff = self._residual_diff(self._reference, change)
         self._measured = (step, diff)
         if diff > 0:
             self._accumulated += diff
         return (OpKind.CACHED if diff < rule.residual_diff_threshold else OpKind.FULL), diff
+
+    def _residual_diff(self, reference: Tensor, change: Tensor) -> float:
+        if self._reference_mean is None:
+            # Not before the first test: a step that is computed anyway takes no mean.
+            self._reference_mean = reference.abs().mean()
+            self._weigh()
+        return float((reference - change).abs_().mean() / self._reference_mean)
 
     def stores(self, step: int) -> bool:
         """Whether a later step may reuse what this one computes."""
@@ -152,8 +157,9 @@ class ColumnState:
 
     def held(self) -> Iterator[Tensor]:
         """Every tensor that outlives a forward."""
-        if self._reference is not None and self._reference_mean is not None:
-            yield from (self._reference, self._reference_mean)
+        for tensor in (self._reference, self._reference_mean):
+            if tensor is not None:
+                yield tensor
         for forecast in self._forecasts:
             yield from forecast.held()
 

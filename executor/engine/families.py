@@ -36,8 +36,10 @@ class BlockCall:
         """What a block that took the streams and returned the output made of them."""
         if len(self.returns) == 1:
             output = (output,)
-        changed = dict(zip(self.returns, output, strict=True))
-        return tuple(changed.get(i, stream) for i, stream in enumerate(streams))
+        after = list(streams)
+        for i, stream in zip(self.returns, output, strict=True):
+            after[i] = stream
+        return tuple(after)
 
     def output(self, streams: Streams) -> Any:
         """The streams as a block of this list would return them."""

@@ -101,7 +101,7 @@ class TaylorSeer:
         differences = [value]
         if self._clock.now > 1:
             for known in self._differences[: self._order]:
-                differences.append((differences[-1] - known) / gap)
+                differences.append((differences[-1] - known).div_(gap))
         self._differences = differences
         self._clock.anchor()
 
@@ -110,7 +110,11 @@ class TaylorSeer:
         distance = self._clock.distance
         value = self._differences[0]
         for order, difference in enumerate(self._differences[1:], start=1):
-            value = value + (1 / math.factorial(order)) * difference * distance**order
+            # Two factors, one rounded after the other; the first order's factorial is 1.
+            term = difference * (distance if order == 1 else 1 / math.factorial(order))
+            if order > 1:
+                term.mul_(distance**order)
+            value = term.add_(value)
         return value
 
     def held(self) -> Iterator[Tensor]:

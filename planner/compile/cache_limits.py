@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.compile.plan import Op
-from planner.compile.rule import CacheRule, bounds, schedule
+from planner.compile.rule import Bounds, CacheRule, schedule
 from planner.config.acceleration import AccelerationConfig
 from planner.diagnostics import Severity
 
@@ -13,13 +12,12 @@ _SECTION = "cache_config"
 
 
 def explain_bounds(
-    config: AccelerationConfig, rule: CacheRule, ops: tuple[Op, ...], share: str
+    config: AccelerationConfig, rule: CacheRule, steps: int, reached: Bounds, share: str
 ) -> None:
     """Reports where the rule computes more steps than the mask or the cache lets expect.
 
     ``share`` says of which steps of a run, if not of all.
     """
-    steps, reached = len(ops), bounds(ops)
     if reached.min_computed == steps:
         key, why = _why_never_cached(rule, steps)
         all_of = "the only step is" if steps == 1 else f"all {steps} steps are"
@@ -67,9 +65,7 @@ def _limiting_keys(rule: CacheRule, steps: int, reached: int) -> list[str]:
         "force_refresh_step_hint": replace(rule, refresh_steps=frozenset()),
     }
     limiting = [
-        key
-        for key, other in relaxed.items()
-        if bounds(schedule(other, steps)).min_computed < reached
+        key for key, other in relaxed.items() if schedule(other, steps)[1].min_computed < reached
     ]
     return limiting or ["the limits together"]
 
@@ -81,7 +77,7 @@ def _why_never_cached(rule: CacheRule, steps: int) -> tuple[tuple[str, ...], str
         return (), "there is nothing before it that could be reused"
     if rule.mask is not None and all(rule.mask):
         return ("steps_computation_mask",), "the mask computes every step"
-    if bounds(schedule(replace(rule, refresh_steps=frozenset()), steps)).min_computed < steps:
+    if schedule(replace(rule, refresh_steps=frozenset()), steps)[1].min_computed < steps:
         key = "force_refresh_step_hint"
         return (key,), f"{key} forgets the cache before anything of it is used"
     if test.residual_diff_threshold <= 0:

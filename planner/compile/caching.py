@@ -81,8 +81,8 @@ def _target_ops(
     if not own:
         return (None,) * steps
     rule = target_rule(config, cache, own, steps, forwards)
-    ops = schedule(rule, len(own))
-    explain_bounds(config, rule, ops, share_of(own, steps))
+    ops, reached = schedule(rule, len(own))
+    explain_bounds(config, rule, len(own), reached, share_of(own, steps))
     return (None,) * own.start + ops + (None,) * (steps - own.stop)
 
 

@@ -226,6 +226,11 @@ class Program:
     def num_inference_steps(self) -> int:
         return len(self.steps)
 
+    def by_column(self) -> list[tuple[Op | None, ...]]:
+        """What every column does, step by step; columns that do the same share one tuple."""
+        columns = list(zip(*self.steps, strict=True))
+        return [columns[columns.index(ops)] for ops in columns]
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -7,9 +7,11 @@ can be in and turns a step into FULL or CACHED wherever all of them agree.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from planner.compile.plan import AdaptiveRule, Op, OpKind, Program, Reason
 
@@ -51,32 +53,66 @@ class Verdict:
     reason: Reason | None = None
 
 
-def schedule(rule: CacheRule, steps: int) -> tuple[Op, ...]:
-    """One op a step, for one column."""
-    return tuple(op for op, _ in _follow(rule, steps))
+class _Situation(NamedTuple):
+    """All that decides over a step besides the rule itself; steps count from the last refresh."""
+
+    first: bool
+    warming: bool
+    skipped: bool
+    masked: bool
+    exhausted: Reason | None
+    may_all_cache: bool
+
+
+def schedule(rule: CacheRule, steps: int) -> tuple[tuple[Op, ...], Bounds]:
+    """One op a step, for one column, with the bounds of them all. Equal ops are one object."""
+    counters = _Counters()
+    ops = tuple([op for _, op in _follow(rule, steps, counters)])
+    return ops, counters.bounds(steps)
 
 
 def explain(rule: CacheRule, steps: int, step: int) -> list[Verdict]:
     """The tests that a step passes, in order; the last one decides it."""
-    return next(verdicts for i, (_, verdicts) in enumerate(_follow(rule, steps)) if i == step)
+    followed = enumerate(_follow(rule, steps, _Counters()))
+    situation = next(situation for i, (situation, _) in followed if i == step)
+    return _verdicts(rule, situation)
 
 
-def _follow(rule: CacheRule, steps: int) -> Iterator[tuple[Op, list[Verdict]]]:
-    counters = _Counters()
+def _follow(rule: CacheRule, steps: int, counters: _Counters) -> Iterator[tuple[_Situation, Op]]:
+    test, mask, warmup = rule.test, rule.mask, _warmup(rule)
+    # There are few situations, and many steps.
+    ops: dict[tuple[_Situation, bool], Op] = {}
     start = 0
     for step in range(steps):
         refresh = step in rule.refresh_steps
         if refresh:
             start = step
-            counters = _Counters()
-        verdicts = []
-        for verdict in _tests(rule, step - start, counters):
-            verdicts.append(verdict)
-            if verdict.kind is not None:
-                break
-        op = _op(verdicts[-1], rule, refresh=refresh)
+            counters.forget()
+        age = step - start
+        situation = _Situation(
+            first=age == 0,
+            warming=age < warmup,
+            skipped=age % rule.warmup_interval != 0,
+            masked=mask is not None and mask[age] != 1,
+            exhausted=counters.exhausted(test),
+            may_all_cache=counters.may_all_cache(test),
+        )
+        op = ops.get((situation, refresh))
+        if op is None:
+            op = _op(_verdicts(rule, situation)[-1], rule, refresh=refresh)
+            ops[situation, refresh] = op
         counters.advance(op)
-        yield op, verdicts
+        yield situation, op
+
+
+def _verdicts(rule: CacheRule, situation: _Situation) -> list[Verdict]:
+    """Up to the first that decides."""
+    verdicts = []
+    for verdict in _tests(rule, situation):
+        verdicts.append(verdict)
+        if verdict.kind is not None:
+            break
+    return verdicts
 
 
 def _op(verdict: Verdict, rule: CacheRule, *, refresh: bool) -> Op:
@@ -89,38 +125,33 @@ def _op(verdict: Verdict, rule: CacheRule, *, refresh: bool) -> Op:
 def bounds(ops: Iterable[Op]) -> Bounds:
     """How many of the ops of one column compute every block, at least and at most."""
     counters = _Counters()
-    cached_min = cached_max = steps = 0
+    steps = 0
     for op in ops:
         steps += 1
         if op.refresh:
-            cached_min += counters.cached_min
-            cached_max += counters.cached_max
-            counters = _Counters()
+            counters.forget()
         counters.advance(op)
-    return Bounds(
-        min_computed=steps - cached_max - counters.cached_max,
-        max_computed=steps - cached_min - counters.cached_min,
-    )
+    return counters.bounds(steps)
 
 
 def column_bounds(program: Program) -> list[Bounds]:
     """The bounds of every column, over the steps in which it runs."""
-    return [
-        bounds(op for step in program.steps if (op := step[c]) is not None)
-        for c in range(len(program.columns))
-    ]
+    columns = program.by_column()
+    distinct = {id(ops): filter(None, ops) for ops in columns}
+    found = {key: bounds(ops) for key, ops in distinct.items()}
+    return [found[id(ops)] for ops in columns]
 
 
-def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]:
+def _tests(rule: CacheRule, situation: _Situation) -> Iterator[Verdict]:
     """The tests of Cache-DiT in its order; the first that decides ends them."""
-    mask, test = rule.mask, rule.test
+    test = rule.test
     full, cached = OpKind.FULL, OpKind.CACHED
-    warmup = rule.max_warmup_steps if mask is None else min(rule.max_warmup_steps, _ones(mask))
+    warmup = _warmup(rule)
     cut = " (cut to the leading ones of the mask)" if warmup < rule.max_warmup_steps else ""
     key = "max_warmup_steps"
-    if step >= warmup:
+    if not situation.warming:
         yield Verdict(key, lambda: f"warm-up ends before step {max(warmup, 0)}{cut}")
-    elif step % rule.warmup_interval:
+    elif situation.skipped:
         every = rule.warmup_interval
         yield Verdict(
             "warmup_interval", lambda: f"warm-up computes one step in {every}, not this one"
@@ -128,9 +159,9 @@ def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]
     else:
         yield Verdict(key, lambda: f"within the {warmup} warm-up steps{cut}", full, Reason.WARMUP)
     key = "steps_computation_mask"
-    if mask is None:
+    if rule.mask is None:
         yield Verdict(key, lambda: "there is no mask")
-    elif mask[step] == 1:
+    elif not situation.masked:
         yield Verdict(key, lambda: "the mask says compute", full, Reason.SCM_COMPUTE)
     else:
         yield Verdict(key, lambda: "the mask lets the step be cached")
@@ -138,7 +169,6 @@ def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]
         if rule.static_mask:
             yield Verdict(key, lambda: "static: the mask decides", cached, Reason.SCM_CACHE)
         yield Verdict(key, lambda: "dynamic: the mask permits, the rest of the rule decides")
-    exhausted = counters.exhausted(test)
     for key, limit, reason in (
         ("max_cached_steps", test.max_cached_steps, Reason.CACHED_STEPS_EXHAUSTED),
         (
@@ -147,7 +177,7 @@ def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]
             Reason.CONTINUOUS_CACHED_STEPS_EXHAUSTED,
         ),
     ):
-        if exhausted is reason:
+        if situation.exhausted is reason:
             said = f"{limit} steps are cached by now, whatever the diffs were"
             yield Verdict(key, partial(str, said), full, reason)
         elif limit is None:
@@ -163,10 +193,10 @@ def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]
     if threshold <= 0:
         said = f"{threshold:g} never caches"
         yield Verdict(key, partial(str, said), full, Reason.THRESHOLD_NEVER)
-    if step == 0:
+    if situation.first:
         said = "nothing is computed yet that a diff could be taken to"
         yield Verdict(key, partial(str, said), full, Reason.NO_REFERENCE)
-    if threshold >= 1 and counters.may_all_cache(test):
+    if threshold >= 1 and situation.may_all_cache:
         said = f"{threshold:g} caches whenever the limits allow"
         yield Verdict(key, partial(str, said), cached, Reason.THRESHOLD_ALWAYS)
     yield Verdict(
@@ -177,65 +207,79 @@ def _tests(rule: CacheRule, step: int, counters: _Counters) -> Iterator[Verdict]
     )
 
 
-def _ones(mask: tuple[int, ...]) -> int:
-    """Length of the run of ones that a mask begins with."""
-    return mask.index(0) if 0 in mask else len(mask)
+def _warmup(rule: CacheRule) -> int:
+    """Warm-up ends at the latest where a mask first lets a step be cached."""
+    if rule.mask is None:
+        return rule.max_warmup_steps
+    ones = rule.mask.index(0) if 0 in rule.mask else len(rule.mask)
+    return min(rule.max_warmup_steps, ones)
 
 
 class _Counters:
-    """Every state that a column's counters can be in: cached steps by length of the last streak.
+    """Every state that a column's counters can be in, told apart by the length of the last streak.
 
-    ``_cached[streak]`` holds the fewest and the most cached steps on any way to that streak.
+    ``_states`` holds that length with the fewest cached steps on any way to it, in order of length,
+    which is the order of the fewest steps too: a limit forbids caching in the last states, if in
+    any. Both numbers are less ``_age``, by which they grow at once. The most cached steps are
+    those of some state: ``_peak`` is its streak, the shortest if there are several.
     """
 
     def __init__(self) -> None:
-        self._cached = {0: (0, 0)}
+        self._forgotten_min = self._forgotten_max = 0
+        self._start()
 
-    @property
-    def cached_min(self) -> int:
-        return min(self._cached.values())[0]
+    def _start(self) -> None:
+        self._cached_min = self._cached_max = 0
+        self._compute()
 
-    @property
-    def cached_max(self) -> int:
-        return max(high for _, high in self._cached.values())
+    def _compute(self) -> None:
+        self._age = self._peak = 0
+        self._states = deque([(0, self._cached_min)])
+
+    def forget(self) -> None:
+        """Starts over after a refresh."""
+        self._forgotten_min += self._cached_min
+        self._forgotten_max += self._cached_max
+        self._start()
+
+    def bounds(self, steps: int) -> Bounds:
+        return Bounds(
+            min_computed=steps - self._forgotten_max - self._cached_max,
+            max_computed=steps - self._forgotten_min - self._cached_min,
+        )
 
     def exhausted(self, test: AdaptiveRule) -> Reason | None:
         """The limit that forbids caching in every state, if there is one."""
-        reasons = [self._limit(test, streak, low) for streak, (low, _) in self._cached.items()]
-        return reasons[0] if None not in reasons else None
+        return self._limit(test, self._states[0][0] + self._age, self._cached_min)
 
     def may_all_cache(self, test: AdaptiveRule) -> bool:
         """Whether no limit forbids caching in any state."""
-        return all(
-            self._limit(test, streak, high) is None for streak, (_, high) in self._cached.items()
-        )
+        return self._limit(test, self._states[-1][0] + self._age, self._cached_max) is None
 
     def advance(self, op: Op) -> None:
-        match op.kind:
-            case OpKind.FULL:
-                self._cached = {0: (self.cached_min, self.cached_max)}
-            case OpKind.CACHED:
-                self._cached = {
-                    streak + 1: (low + 1, high + 1) for streak, (low, high) in self._cached.items()
-                }
-            case OpKind.ADAPTIVE:
-                assert op.adaptive is not None
-                self._cached = self._after_test(op.adaptive)
+        if op.kind is OpKind.FULL:
+            self._compute()
+        elif op.kind is OpKind.CACHED:
+            self._age += 1
+            self._cached_min += 1
+            self._cached_max += 1
+        else:
+            assert op.adaptive is not None
+            self._test(op.adaptive)
 
-    def _after_test(self, test: AdaptiveRule) -> dict[int, tuple[int, int]]:
-        most, longest = test.max_cached_steps, test.max_continuous_cached_steps
-        after = {0: (self.cached_min, self.cached_max)}
-        for streak, (low, high) in self._cached.items():
-            if (most is not None and low >= most) or (longest is not None and streak >= longest):
-                continue
-            low, high = low + 1, high + 1 if most is None or high < most else most
-            # Without a limit on streaks their length does not matter: one state stands for all.
-            following = 1 if longest is None else streak + 1
-            if following in after:
-                known_low, known_high = after[following]
-                low, high = min(known_low, low), max(known_high, high)
-            after[following] = low, high
-        return after
+    def _test(self, test: AdaptiveRule) -> None:
+        """After a test every state may have computed, and those that no limit stops have cached."""
+        states, age, most = self._states, self._age, test.max_cached_steps
+        while states and self._limit(test, states[-1][0] + age, states[-1][1] + age) is not None:
+            states.pop()
+        peak_cached = bool(states) and self._peak <= states[-1][0]
+        self._age = age = age + 1
+        states.appendleft((-age, self._cached_min - age))
+        if peak_cached and (most is None or self._cached_max < most):
+            self._cached_max += 1
+        else:
+            # No state has more than the one that has computed.
+            self._peak = -age
 
     @staticmethod
     def _limit(test: AdaptiveRule, streak: int, cached: int) -> Reason | None:

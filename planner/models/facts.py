@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from planner.models.layers import Rows, Shape
@@ -121,6 +121,15 @@ class ModelFacts:
     sequence: SequenceRule | None = None
     shapes: tuple[Shape, ...] = ()
     max_pictures: int = 0
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Of the hundreds of values of a model that is looked up again and again.
+        key = self.architecture, self.groups, self.defaults, self.guidance, self.handover
+        object.__setattr__(self, "_hash", hash((*key, self.sequence, self.shapes)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def guidance_embeds(self) -> bool:

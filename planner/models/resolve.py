@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,18 @@ def from_name(name: str) -> ModelFacts:
         UnknownModelError: the name is not in the table.
     """
     if name in NAMED:
-        return from_configs(NAMED[name], name=name)
+        return _published(name)
     close = difflib.get_close_matches(name, NAMED, n=1)
     known = f"did you mean {close[0]}? known" if close else "known"
     raise UnknownModelError(
         f"{name}: neither a checkpoint directory nor a known model; {known}: "
         f"{', '.join(sorted(NAMED))}"
     )
+
+
+@cache
+def _published(name: str) -> ModelFacts:
+    return from_configs(NAMED[name], name=name)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from planner.compile.compiler import Compilation
 from planner.compile.difference import Cell, ColumnName, KeyChange, SettingChange, StepChange
 from planner.render.canvas import Canvas
-from planner.render.sources import as_yaml
+from planner.render.sources import written
 from planner.render.strip import render_strip
 from planner.render.summary import label_of, spans
 from planner.render.words import computed_steps, short_id
@@ -127,4 +127,4 @@ def _cell(cell: Cell) -> str:
 
 
 def _value(value: Any, absent: str) -> str:
-    return absent if value is None else as_yaml(value)
+    return absent if value is None else written(value)

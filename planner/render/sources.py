@@ -8,6 +8,7 @@ from typing import Any
 
 from planner.compile.sources import Source
 from planner.config.schema import Section
+from planner.config.wording import as_yaml
 from planner.render.canvas import Canvas
 
 _MAX_ORIGIN = 40
@@ -19,16 +20,18 @@ def render_sources(sources: Sequence[Source], canvas: Canvas) -> list[str]:
     left = min(max(map(len, origins), default=0), _MAX_ORIGIN) + 4
     lines: list[str] = []
     for source, origin in zip(sources, origins, strict=True):
-        text = canvas.show(f"{source.key}: {as_yaml(source.value)}")
+        text = canvas.show(f"{source.key}: {written(source.value)}")
         start = f"  {origin}".ljust(left)
         found = canvas.wrap(text, first=start, rest=" " * left)
         lines += map(canvas.dim, found) if source.origin == "default" else found
     return lines
 
 
-def as_yaml(value: Any) -> str:
-    """JSON, which is YAML, with plain strings bare."""
+def written(value: Any) -> str:
+    """A value as a file has it: JSON, which is YAML, with plain strings bare."""
     value = plain(value)
+    if isinstance(value, float):
+        return as_yaml(value)
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 

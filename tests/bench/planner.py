@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -117,6 +118,12 @@ async def _calls_per_second(address: str, payloads: Iterator[bytes]) -> float:
     return sum(counts) / (time.perf_counter() - start)
 
 
+def _cpu_seconds(pid: int) -> float:
+    """What a process has computed so far, whatever else the machine does (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def _answer(address: str, payload: bytes) -> bytes:
     async with grpc.aio.insecure_channel(address) as channel:
         answer: bytes = await channel.unary_unary("/ditplan.v1.PlannerService/CompilePlan")(payload)
@@ -139,14 +146,18 @@ def call_rates() -> None:
             yield request.SerializeToString()
 
     kinds = {
-        "bare echo": (echo_address, repeat(payload)),
-        "CompilePlan, the same request": (address, repeat(payload)),
-        "CompilePlan, always another": (address, others()),
+        "bare echo": (echo, echo_address, repeat(payload)),
+        "CompilePlan, answered again": (planner, address, repeat(payload)),
+        "CompilePlan, really compiled": (planner, address, others()),
     }
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    costs: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(_ROUNDS):
-        for kind, (at, payloads) in kinds.items():
-            rates[kind].append(asyncio.run(_calls_per_second(at, payloads)))
+        for kind, (server, at, payloads) in kinds.items():
+            before = _cpu_seconds(server.pid)
+            rate = asyncio.run(_calls_per_second(at, payloads))
+            rates[kind].append(rate)
+            costs[kind].append((_cpu_seconds(server.pid) - before) / (rate * _SECONDS) * 1000)
     for process in (planner, echo):
         process.terminate()
         process.join()
@@ -154,7 +165,11 @@ def call_rates() -> None:
     bare = statistics.median(rates["bare echo"])
     for kind, found in rates.items():
         share = statistics.median(found) / bare
-        print(f"  {kind:30} {spread(found)}, {share:.0%} of the echo's")
+        cost = statistics.median(costs[kind])
+        print(
+            f"  {kind:30} {spread(found)}, {share:.0%} of the echo's; "
+            f"{cost:.2f} ms of the server's CPU a call"
+        )
 
 
 def preview_start() -> None:

@@ -17,7 +17,7 @@ from executor.engine.execution import Execution
 from executor.engine.forward import Forward
 from executor.engine.program import Program
 from executor.placement.quiet import silence_libraries
-from planner.compile.cache_size import peak_cache_bytes
+from planner.compile.cache_size import holdings, peak_bytes
 from tests.executor.engine.tiny_transformers import (
     FAMILIES,
     WITH_CFG,
@@ -148,7 +148,7 @@ def test_the_worst_way_through_an_undecided_run_holds_what_was_estimated(
     assert column.calibrator is not None
     elements = [math.prod(shape) for shape in STREAMS]
     ops = [step[0] for step in compilation.program.steps]
-    planned = peak_cache_bytes(ops, column.calibrator, elements, 1, 4, has_middle=True)
+    planned = peak_bytes(holdings(ops, column.calibrator), elements, 1, 4)
     tests = sum(op is not None and op.kind.name == "ADAPTIVE" for op in ops)
     ways = product((0.0, 1.0), repeat=tests)
     assert max(_peak(program, diffs) for diffs in ways) == planned > 0

@@ -43,7 +43,7 @@ attention_backend: native
 
 # The id of what this config computes on FLUX.1-dev in 28 steps on 4 ranks. Where this has to be
 # changed, every plan that anyone has stored or recorded gets another id.
-PINNED = "09c1315917309136fb9cad750ab4cba0a3bf2eb98e611705cf20aac86e89480c"
+PINNED = "edbc1be6869f6cf4c5960e362bcf9b85a33887676a23fb1c57ff32ed2ce4adbc"
 
 SCRIPT = """
 import sys

@@ -32,7 +32,7 @@ CONFIG = """\
 cache_config:
   max_warmup_steps: 2
   Fn_compute_blocks: 1
-  residual_diff_threshold: 0.9
+  residual_diff_threshold: 1.0
   max_continuous_cached_steps: 2
   enable_taylorseer: true
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any
 
@@ -22,6 +22,7 @@ from planner.compile.plan import Branch, Estimate, Program
 from planner.compile.request import Request
 from planner.compile.rule import column_bounds
 from planner.models.facts import ModelFacts
+from planner.models.layers import TokenCounts
 from planner.models.lengths import SequenceRule
 from planner.models.resolve import from_name
 from tests.planner.models.tiny import TEXT, TINY, Tiny
@@ -39,6 +40,16 @@ def facts_of(tiny: Tiny) -> ModelFacts:
         defaults=replace(facts.defaults, height=8, width=8, size_multiple=1),
         sequence=SequenceRule(patch=1, prompt=TEXT),
     )
+
+
+@dataclass(frozen=True)
+class Given(SequenceRule):
+    """The tokens of a tiny model's inputs, at whatever size."""
+
+    tokens: TokenCounts = field(kw_only=True)
+
+    def counts(self, height: int, width: int, num_frames: int | None = None) -> TokenCounts:
+        return self.tokens
 
 
 FLUX = facts_of(TINY["flux"])
@@ -80,6 +91,33 @@ class TestOperations:
             for _ in run(config):
                 pass
         assert counter.get_total_flops() == cost.max_flops
+
+    @pytest.mark.parametrize("tiny", TINY.values(), ids=TINY)
+    def test_so_does_every_family_under_guidance(self, tiny: Tiny) -> None:
+        facts = replace(tiny.facts, sequence=Given(patch=1, prompt=TEXT, tokens=tiny.tokens))
+        config = (
+            "cache_config: {Fn_compute_blocks: 1, max_warmup_steps: 1, "
+            "steps_computation_policy: static, steps_computation_mask: [1, 0, 1]}"
+        )
+        request = Request(3, guidance_scale=5.0, negative_prompt=True)
+        compilation = compile_config(config, facts, request)
+        program, estimate = compilation.program, compilation.estimate
+        assert program is not None, compilation.diagnostics
+        assert estimate is not None
+        assert estimate.cost is not None
+        branches = {column.branch for column in program.columns}
+        model = tiny.build()
+        execution = Execution({"transformer": model}, program_from_proto(program_to_proto(program)))
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), execution.attached(), sdpa_kernel(SDPBackend.MATH), counter:
+            for _ in range(3):
+                for _ in branches:
+                    tiny.forward(model)
+                execution.end_step()
+        # The tiny forwards have one row; where guidance doubles the batch, it doubles the work.
+        rows = facts.guidance.batch(5.0)
+        assert counter.get_total_flops() * rows == estimate.cost.max_flops
+        assert estimate.cost.max_flops < estimate.cost.full_flops
 
     def test_an_undecided_run_lies_between_the_bounds(self) -> None:
         config = "cache_config: {max_warmup_steps: 2, Fn_compute_blocks: 1}"

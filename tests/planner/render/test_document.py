@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from planner.compile.compiler import Compilation
 from planner.compile.sources import Source
@@ -125,18 +125,7 @@ def test_a_failed_compilation_keeps_the_keys(flux: Compilation) -> None:
     assert plan_document(failed, None, model="m") == {
         "plan_id": None,
         "model": "m",
-        "request": {
-            "num_inference_steps": 28,
-            "world_size": 1,
-            "height": 1024,
-            "width": 1024,
-            "guidance_scale": 3.5,
-            "num_frames": None,
-            "negative_prompt": False,
-            "device": None,
-            "dtype": None,
-            "picture": None,
-        },
+        "request": asdict(flux.request),
         "steps": [],
         "computed_steps": None,
         "estimate": None,

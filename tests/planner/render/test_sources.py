@@ -25,7 +25,16 @@ def test_the_origin_stands_before_the_key_and_its_value() -> None:
 
 
 def test_values_are_what_a_file_would_have() -> None:
-    values = (None, False, "fast", "", 0.12, [1, 0], MaskBins(compute_bins=[8], cache_bins=[1]))
+    values = (
+        None,
+        False,
+        "fast",
+        "",
+        0.12,
+        1e-8,
+        [1, 0],
+        MaskBins(compute_bins=[8], cache_bins=[1]),
+    )
     lines = render_sources([Source("k", value, "default") for value in values], Canvas())
     assert [line.partition("k: ")[2] for line in lines] == [
         "null",
@@ -33,6 +42,7 @@ def test_values_are_what_a_file_would_have() -> None:
         "fast",
         '""',
         "0.12",
+        "1.0e-08",
         "[1, 0]",
         '{"compute_bins": [8], "cache_bins": [1]}',
     ]

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import sqlite3
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from ditplan.v1 import generation_pb2
+from ditplan.v1 import executor_pb2, generation_pb2
 from PIL import Image
 
+from planner.models.catalog import NAMED
 from planner.service.server import Limits, Planner, Settings
 from tests.planner.service.peers import (
     MODEL,
     Client,
     Executor,
     create_request,
-    executor_message,
     refused,
 )
 
@@ -49,11 +51,14 @@ async def test_a_picture_is_shown_by_its_checksum_alone(
 
 
 async def test_the_executor_gets_the_picture_and_then_it_is_forgotten(settings: Settings) -> None:
-    announced = executor_message(model=EDIT)
+    configs = [
+        executor_pb2.ComponentConfig(path=path, json=json.dumps(config))
+        for path, config in NAMED[EDIT].items()
+    ]
     async with (
         Planner(settings) as planner,
         Client(planner.address) as client,
-        Executor(planner.address, model=EDIT, component_configs=announced.component_configs) as one,
+        Executor(planner.address, model=EDIT, component_configs=configs) as one,
     ):
         created = await client.create(model=EDIT, images=[_image()], queue=True)
         run = await one.start()
@@ -62,9 +67,9 @@ async def test_the_executor_gets_the_picture_and_then_it_is_forgotten(settings: 
         await client.generations.CancelGeneration(
             generation_pb2.CancelGenerationRequest(name=created.name)
         )
-        await one.die()
         await client.ended(created.name)
-        assert not planner.store.images(created.name.removeprefix("generations/"))
+    with sqlite3.connect(settings.data / "ditplan.sqlite3") as database:
+        assert database.execute("SELECT count(*) FROM images").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(

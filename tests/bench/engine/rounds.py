@@ -1,0 +1,80 @@
+"""Runs lanes in turns and says how they compare."""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+
+from tests.bench.engine.lanes import WARM_UP, Lane
+from tests.bench.engine.models import Inputs, Subject
+
+Times = dict[str, list[float]]
+
+
+@torch.no_grad()
+def rounds(subject: Subject, lanes: Sequence[Lane]) -> Times:
+    """CPU microseconds of every lane in every round, by name.
+
+    A round gives every lane a turn, in an order drawn anew, on the same inputs. What counts is the
+    CPU time of this one thread: other processes hardly touch it.
+    """
+    inputs, order = subject.inputs(), random.Random(0)
+    for _ in range(WARM_UP):
+        arguments = next(inputs)
+        for lane in lanes:
+            _microseconds(lane, arguments)
+    times: Times = {lane.name: [] for lane in lanes}
+    gc.disable()
+    for _ in range(subject.rounds):
+        turn = list(islice(inputs, subject.turn))
+        for lane in order.sample(lanes, len(lanes)):
+            times[lane.name].append(min(_microseconds(lane, arguments) for arguments in turn))
+    gc.enable()
+    return times
+
+
+def _microseconds(lane: Lane, arguments: Inputs) -> float:
+    with lane.around():
+        began = time.thread_time_ns()
+        lane.call(arguments)
+        return (time.thread_time_ns() - began) / 1e3
+
+
+def quartiles(values: Sequence[float], form: str) -> str:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def table(lanes: Sequence[Lane], times: Times) -> None:
+    """The time, and ratio and difference to the lane compared with: medians with quartiles.
+
+    The last column is the difference of the fastest turns, which a busy machine disturbs least.
+    """
+    print(f"  {'':46} {'ms':>8}  {'ratio':26} {'us more':20} {'fastest':>7}  than")
+    for lane in lanes:
+        mine, other = times[lane.name], times[lane.against]
+        line = f"  {lane.name:46} {statistics.median(mine) / 1e3:8.3f}"
+        if lane.name != lane.against:
+            pairs = list(zip(mine, other, strict=True))
+            ratio = quartiles([a / b for a, b in pairs], ".4f")
+            more = quartiles([a - b for a, b in pairs], ".0f")
+            fastest = min(mine) - min(other)
+            line += f"  {ratio:26} {more:20} {fastest:7.0f}  {lane.against}"
+        print(line)
+
+
+def shares(lanes: Sequence[Lane], times: Times) -> None:
+    """Cached steps in terms of the first block's own time, the rest of the forward left out."""
+    first, none = times["plain, first block alone"], times["plain, no blocks"]
+    for lane in lanes:
+        if lane.against == "plain, first block alone":
+            found = [
+                (a - c) / (b - c) for a, b, c in zip(times[lane.name], first, none, strict=True)
+            ]
+            print(f"  {lane.name}: {quartiles(found, '.3f')} of the first block's own time")
