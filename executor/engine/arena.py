@@ -98,6 +98,7 @@ class ColumnState:
             self._streak = 0
             if keep:
                 self._reference, self._reference_mean = change, None
+                self._weigh()
         return OpOutcome(kind, diff)
 
     def _test(self, step: int, rule: AdaptiveRule, change: Tensor) -> tuple[OpKind, float | None]:

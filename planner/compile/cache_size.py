@@ -5,10 +5,10 @@ Where an ADAPTIVE op leaves open what happens, the larger outcome counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from planner.compile.plan import AdaptiveRule, Calibrator, Dmd, FoCa, Op, OpKind, TaylorSeer
 
@@ -19,126 +19,133 @@ _PREDICTIONS = 2
 """After so many in a row another one holds no more."""
 
 
-def peak_cache_bytes(
-    ops: Sequence[Op | None],
-    calibrator: Calibrator,
-    elements: Sequence[int],
-    batch: int,
-    dtype_bytes: int,
-    *,
-    has_middle: bool = True,
+class Stored(NamedTuple):
+    """What is stored for one stream: whole tensors, and the modes of a fit."""
+
+    tensors: int = 0
+    modes: int = 0
+
+    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int:
+        # Each row has its modes, with growth and amplitude.
+        fit = self.modes * (elements + 2 * batch) * _COMPLEX
+        return self.tensors * elements * dtype_bytes + fit
+
+
+class Holding(NamedTuple):
+    """What a cache holds after a step.
+
+    ``reference``: whether what the first blocks added to the hidden stream is held for a test;
+    ``mean``: whether its mean is, too, which the first test takes.
+    """
+
+    reference: bool
+    mean: bool
+    hidden: Stored
+    encoder: Stored
+
+
+def peak_bytes(
+    held: Iterable[Holding], elements: Sequence[int], batch: int, dtype_bytes: int
 ) -> int:
     """``elements`` of one tensor of each stream on one rank, the hidden stream first, all rows of
-    the batch together. Without blocks in the middle there is nothing to store of them."""
-    column = _Column(calibrator, elements, batch, dtype_bytes)
-    kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
-    last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
-    last_cached = max((s for s, kind in kinds if kind is not OpKind.FULL), default=-1)
+    the batch together."""
+    hidden, *others = elements
+    return max(
+        (hidden * holding.reference + holding.mean) * dtype_bytes
+        + holding.hidden.bytes(hidden, batch, dtype_bytes)
+        + sum(holding.encoder.bytes(count, batch, dtype_bytes) for count in others)
+        for holding in held
+    )
+
+
+def holdings(
+    ops: Sequence[Op | None], calibrator: Calibrator, *, has_middle: bool = True
+) -> frozenset[Holding]:
+    """Everything that is held after one step or another of a column that has a cache.
+
+    Without blocks between the first and the last (``has_middle``) nothing is stored of them.
+    """
+    kinds = [None if op is None else op.kind for op in ops]
+    last_test = _last(kinds, (OpKind.ADAPTIVE,))
+    last_cached = _last(kinds, (OpKind.ADAPTIVE, OpKind.CACHED)) if has_middle else -1
     keeps_predictions = isinstance(calibrator.forecast, FoCa | Dmd)
-    peak = 0
+    column = _Column(calibrator)
+    found = {column.holding}
     for step, op in enumerate(ops):
         if op is None:
             continue
         if op.refresh:
-            column.refresh()
-        if op.adaptive is not None and keeps_predictions:
+            column = _Column(calibrator)
+        if op.kind is OpKind.ADAPTIVE:
             # Computing adds values, caching adds forecasts: to follow every way, it is enough to
-            # ask at each test what caching from there on would hold, and then to compute.
-            coming = (op for i in range(step, len(ops)) if (op := ops[i]) is not None)
-            peak = max(peak, column.peak_if_cached(coming))
-        column.tick()
-        if op.kind is OpKind.CACHED:
-            column.predict()
-        else:
-            column.compute(stores=has_middle and step < last_cached, tests=step < last_test)
-        column.undecided |= op.adaptive is not None
-        peak = max(peak, column.bytes)
-    return peak
+            # see at each test what caching from there on would hold, and then to compute.
+            if keeps_predictions:
+                coming = (op for i in range(step, len(ops)) if (op := ops[i]) is not None)
+                found.update(column.while_cached(coming))
+            elif column.may_cache(op.adaptive):
+                found.add(column.holding._replace(mean=True))
+        # Nothing is stored that no later op could read.
+        found.add(column.after(op.kind, stores=step < last_cached, tests=step < last_test))
+    return frozenset(found)
 
 
 class _Column:
     """What a column holds, and the counters that limit its caching."""
 
-    def __init__(
-        self, calibrator: Calibrator, elements: Sequence[int], batch: int, dtype_bytes: int
-    ) -> None:
-        self._calibrator = calibrator
-        self._elements = elements
-        self._batch = batch
-        self._dtype_bytes = dtype_bytes
-        self.undecided = False
-        """Whether an ADAPTIVE op has been computed that might have been cached."""
-        self.refresh()
-
-    def refresh(self) -> None:
-        encoder = self._calibrator if self._calibrator.encoder else Calibrator()
-        self._held = [
-            _of(self._calibrator if i == 0 else encoder) for i in range(len(self._elements))
-        ]
-        self._reference = 0
+    def __init__(self, calibrator: Calibrator) -> None:
+        self._hidden = _of(calibrator)
+        self._encoder = _of(calibrator if calibrator.encoder else Calibrator())
         self._cached_steps = self._streak = 0
+        self.holding = Holding(False, False, Stored(), Stored())
 
-    def tick(self) -> None:
-        for stream in self._held:
-            stream.tick()
+    def after(self, kind: OpKind, *, stores: bool, tests: bool) -> Holding:
+        """An ADAPTIVE op is taken to compute."""
+        if kind is OpKind.CACHED:
+            self._cached_steps += 1
+            self._streak += 1
+            stores, mean = False, self.holding.mean
+        else:
+            self._streak, mean = 0, self.holding.mean and not tests
+        self.holding = Holding(
+            self.holding.reference or tests,
+            mean,
+            self._hidden.after(kind, stores),
+            self._encoder.after(kind, stores),
+        )
+        return self.holding
 
-    def compute(self, *, stores: bool, tests: bool) -> None:
-        self._streak = 0
-        if stores:
-            for stream in self._held:
-                stream.update()
-        if tests:
-            # What the first blocks added, and its mean.
-            self._reference = (self._elements[0] + 1) * self._dtype_bytes
-
-    def predict(self) -> None:
-        self._cached_steps += 1
-        self._streak += 1
-        for stream in self._held:
-            stream.predict(undecided=self.undecided)
-
-    def peak_if_cached(self, ops: Iterable[Op]) -> int:
-        """The most that is held while these ops are cached, as long as they can be."""
-        branch = copy(self)
-        branch._held = [copy(stream) for stream in self._held]
-        peak = 0
+    def while_cached(self, ops: Iterable[Op]) -> Iterator[Holding]:
+        """What is held while these ops are cached, as long as they can be."""
+        column = copy(self)
+        column._hidden, column._encoder = copy(self._hidden), copy(self._encoder)
         for op in islice(ops, _PREDICTIONS):
-            if op.kind is OpKind.FULL or not branch._may_cache(op.adaptive):
+            if op.kind is OpKind.FULL or not column.may_cache(op.adaptive):
                 break
-            branch.tick()
-            branch.predict()
-            peak = max(peak, branch.bytes)
-        return peak
+            if op.kind is OpKind.ADAPTIVE:
+                column.holding = column.holding._replace(mean=True)
+            yield column.after(OpKind.CACHED, stores=False, tests=False)
 
-    def _may_cache(self, rule: AdaptiveRule | None) -> bool:
+    def may_cache(self, rule: AdaptiveRule | None) -> bool:
         if rule is None:
             return True
         most, longest = rule.max_cached_steps, rule.max_continuous_cached_steps
         return (
             rule.residual_diff_threshold > 0
-            and self._reference > 0
+            and self.holding.reference
             and (most is None or self._cached_steps < most)
             and (longest is None or self._streak < longest)
         )
 
-    @property
-    def bytes(self) -> int:
-        return self._reference + sum(
-            stream.bytes(count, self._batch, self._dtype_bytes)
-            for stream, count in zip(self._held, self._elements, strict=True)
-        )
+
+def _last(kinds: Sequence[OpKind | None], wanted: tuple[OpKind, ...]) -> int:
+    """The last step of one of the kinds, or -1."""
+    return max((step for step, kind in enumerate(kinds) if kind in wanted), default=-1)
 
 
 class _Held(Protocol):
-    """What is stored for one stream."""
+    """What is stored for one stream, step by step."""
 
-    def tick(self) -> None: ...
-
-    def update(self) -> None: ...
-
-    def predict(self, *, undecided: bool) -> None: ...
-
-    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int: ...
+    def after(self, kind: OpKind, stores: bool) -> Stored: ...
 
 
 def _of(calibrator: Calibrator) -> _Held:
@@ -161,18 +168,12 @@ class _HeldTaylorSeer:
         self._known = 0
         self._clock = -1
 
-    def tick(self) -> None:
+    def after(self, kind: OpKind, stores: bool) -> Stored:
         if self._known:
             self._clock += 1
-
-    def update(self) -> None:
-        self._known = 1 + (min(self._order, self._known) if self._clock > 1 else 0)
-
-    def predict(self, *, undecided: bool) -> None:
-        pass
-
-    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int:
-        return self._known * elements * dtype_bytes
+        if stores:
+            self._known = 1 + (min(self._order, self._known) if self._clock > 1 else 0)
+        return Stored(self._known)
 
 
 class _HeldFoCa:
@@ -182,19 +183,13 @@ class _HeldFoCa:
         self._anchors = 0
         self._predicted: tuple[bool, ...] = ()
 
-    def tick(self) -> None:
-        pass
-
-    def update(self) -> None:
-        self._anchors = min(self._anchors + 1, 2)
-        self._predicted = (*self._predicted[-1:], False)
-
-    def predict(self, *, undecided: bool) -> None:
-        if self._anchors == 2 and len(self._predicted) == 2:
+    def after(self, kind: OpKind, stores: bool) -> Stored:
+        if stores:
+            self._anchors = min(self._anchors + 1, 2)
+            self._predicted = (*self._predicted[-1:], False)
+        if kind is OpKind.CACHED and self._anchors == 2 and len(self._predicted) == 2:
             self._predicted = (self._predicted[-1], True)
-
-    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int:
-        return (self._anchors + sum(self._predicted)) * elements * dtype_bytes
+        return Stored(self._anchors + sum(self._predicted))
 
 
 class _HeldDmd:
@@ -206,19 +201,23 @@ class _HeldDmd:
         self._clock = -1
         self._modes = 0
         self._slope = False
+        self._undecided = False
 
-    def tick(self) -> None:
+    def after(self, kind: OpKind, stores: bool) -> Stored:
         if self._times:
             self._clock += 1
+        if stores:
+            self._slope = len(self._times) >= 2 and self._clock > 1
+            self._times = (*self._times, self._clock)[-self._settings.history :]
+            self._modes = 0
+        if kind is OpKind.CACHED:
+            self._fit()
+        self._undecided = self._undecided or kind is OpKind.ADAPTIVE
+        return Stored(len(self._times) + self._slope, self._modes)
 
-    def update(self) -> None:
-        self._slope = len(self._times) >= 2 and self._clock > 1
-        self._times = (*self._times, self._clock)[-self._settings.history :]
-        self._modes = 0
-
-    def predict(self, *, undecided: bool) -> None:
+    def _fit(self) -> None:
         # With other outcomes all of the values might be at equal distances.
-        window = len(self._times) if undecided else self._uniform()
+        window = len(self._times) if self._undecided else self._uniform()
         if window >= 4:
             self._modes = min(self._settings.rank or window - 1, window - 1)
 
@@ -229,8 +228,3 @@ class _HeldDmd:
         while count < len(gaps) and gaps[-1 - count] == gaps[-1]:
             count += 1
         return count + 1
-
-    def bytes(self, elements: int, batch: int, dtype_bytes: int) -> int:
-        values = (len(self._times) + self._slope) * elements * dtype_bytes
-        # Of each row its modes, with growth and amplitude.
-        return values + self._modes * (elements + 2 * batch) * _COMPLEX

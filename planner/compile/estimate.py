@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from planner.compile import dtype as dtypes
-from planner.compile.cache_size import peak_cache_bytes
+from planner.compile.cache_size import Holding, holdings, peak_bytes
 from planner.compile.cost import ColumnCost, Cost
 from planner.compile.exchange import Rank
 from planner.compile.forward import ForwardCost, forward_cost
@@ -40,18 +40,19 @@ def estimate_cost(
     dtype = request.dtype or dtypes.ASSUMED
     rank = Rank(tokens, program.topology, batch, dtypes.BYTES[dtype])
     forward = forward_cost(model, rank, program.placement)
-    return _Estimator(program, forward, rank).cost(computed, dtype)
+    return _Estimator(program, forward, batch, dtype).cost(computed)
 
 
 class _Estimator:
-    def __init__(self, program: Program, forward: ForwardCost, rank: Rank) -> None:
+    def __init__(self, program: Program, forward: ForwardCost, batch: int, dtype: str) -> None:
         self._program = program
         self._forward = forward
         self._groups = [forward.groups[c.target, c.block_lists] for c in program.columns]
         self._ops = program.by_column()
-        self._rank = rank
+        self._batch = batch
+        self._dtype = dtype
 
-    def cost(self, computed: Sequence[Bounds], dtype: str) -> Cost:
+    def cost(self, computed: Sequence[Bounds]) -> Cost:
         groups = self._groups
         columns = self._columns()
         runs = [len(ops) - ops.count(None) for ops in self._ops]
@@ -85,31 +86,28 @@ class _Estimator:
             ring_bytes=most([group.ring_bytes for group in groups]),
             all_reduce_bytes=most([group.all_reduce_bytes for group in groups]),
             decision_collectives=self._decisions(),
-            dtype=dtype,
+            dtype=self._dtype,
         )
 
     def _columns(self) -> tuple[ColumnCost, ...]:
         # Columns that do the same with the same calibrator hold the same tensors.
-        known: dict[tuple[int, int, tuple[int, ...], bool], int] = {}
+        known: dict[tuple[int, int, bool], frozenset[Holding]] = {}
         columns = []
         for column, group, ops in zip(self._program.columns, self._groups, self._ops, strict=True):
             cache_bytes = 0
             if column.calibrator is not None:
                 ends = column.fn_compute_blocks + column.bn_compute_blocks
-                has_middle = ends < group.num_blocks
-                key = id(ops), id(column.calibrator), group.stream_elements, has_middle
+                has_middle = ends < self._program.model.target(column.target).num_blocks(
+                    column.block_lists
+                )
+                key = id(ops), id(column.calibrator), has_middle
                 if key not in known:
-                    known[key] = peak_cache_bytes(
-                        ops,
-                        column.calibrator,
-                        group.stream_elements,
-                        self._rank.batch,
-                        self._rank.dtype_bytes,
-                        has_middle=has_middle,
-                    )
-                cache_bytes = known[key]
-            cached = group.ends_flops(column.fn_compute_blocks, column.bn_compute_blocks)
-            columns.append(ColumnCost(group.flops, cached, cache_bytes))
+                    known[key] = holdings(ops, column.calibrator, has_middle=has_middle)
+                cache_bytes = peak_bytes(
+                    known[key], group.stream_elements, self._batch, dtypes.BYTES[self._dtype]
+                )
+            ends_flops = group.ends_flops(column.fn_compute_blocks, column.bn_compute_blocks)
+            columns.append(ColumnCost(group.flops, ends_flops, cache_bytes))
         return tuple(columns)
 
     def _rest_flops(self, active: tuple[bool, ...]) -> int:

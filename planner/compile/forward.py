@@ -31,10 +31,6 @@ class GroupCost:
     all_reduce_bytes: int
 
     @property
-    def num_blocks(self) -> int:
-        return sum(count for _, count in self.blocks)
-
-    @property
     def flops(self) -> int:
         return sum(flops * count for flops, count in self.blocks)
 

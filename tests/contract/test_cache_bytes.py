@@ -15,9 +15,9 @@ from torch import nn
 from executor.engine.arena import Arena
 from executor.engine.execution import Execution
 from executor.engine.forward import Forward
-from executor.engine.program import OpKind, Program
+from executor.engine.program import Program
 from executor.placement.quiet import silence_libraries
-from planner.compile.cache_size import peak_cache_bytes
+from planner.compile.cache_size import holdings, peak_bytes
 from tests.executor.engine.tiny_transformers import (
     FAMILIES,
     WITH_CFG,
@@ -116,6 +116,15 @@ def test_an_undecided_run_holds_no_more(family: str, threshold: float) -> None:
             assert 0 < mine <= most
 
 
+def test_without_blocks_to_skip_only_what_tests_compare_is_held() -> None:
+    tiny = TinyTransformer("wan")
+    ends = {"Fn_compute_blocks": 6, "Bn_compute_blocks": 2, "enable_taylorseer": True}
+    for config, holds in ((static(MASK, ends), False), (adaptive(0.1, ends), True)):
+        planned, program = estimated(tiny, config, len(MASK), guided=False)
+        assert held(tiny, program, guided=False) == planned
+        assert any(planned) is holds
+
+
 STREAMS = ((1, 6, 64), (1, 3, 64))
 LIMITS: list[dict[str, Any]] = [
     {},
@@ -139,7 +148,7 @@ def test_the_worst_way_through_an_undecided_run_holds_what_was_estimated(
     assert column.calibrator is not None
     elements = [math.prod(shape) for shape in STREAMS]
     ops = [step[0] for step in compilation.program.steps]
-    planned = peak_cache_bytes(ops, column.calibrator, elements, 1, 4)
+    planned = peak_bytes(holdings(ops, column.calibrator), elements, 1, 4)
     tests = sum(op is not None and op.kind.name == "ADAPTIVE" for op in ops)
     ways = product((0.0, 1.0), repeat=tests)
     assert max(_peak(program, diffs) for diffs in ways) == planned > 0
@@ -158,7 +167,7 @@ def _peak(program: Program, diffs: Iterable[float]) -> int:
         forward.enter(tuple(torch.zeros(shape) for shape in STREAMS))
         forward.decide((change, torch.zeros(STREAMS[1])))
         forward.join(streams)
-        if forward.outcome is None or forward.outcome.kind is not OpKind.CACHED:
+        if forward.predicted is None:
             computed = change
     (peak,) = arena.peak_bytes
     return peak
