@@ -44,7 +44,7 @@ fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 bench-planner: setup ## Measure compile times, calls per second, start of the preview
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.planner
 
-bench-engine: setup ## Measure steps against plain diffusers and other caches (about 5 minutes)
+bench-engine: setup ## Measure steps against plain diffusers and other caches (many minutes)
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.engine
 
 demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)

@@ -52,11 +52,8 @@ def quartiles(values: Sequence[float], form: str) -> str:
 
 
 def table(lanes: Sequence[Lane], times: Times) -> None:
-    """The time, and ratio and difference to the lane compared with: medians with quartiles.
-
-    The last column is the difference of the fastest turns, which a busy machine disturbs least.
-    """
-    print(f"  {'':46} {'ms':>8}  {'ratio':26} {'us more':20} {'fastest':>7}  than")
+    """The time, and ratio and difference to the lane compared with: medians with quartiles."""
+    print(f"  {'':46} {'ms':>8}  {'ratio':26} {'us more':26}  than")
     for lane in lanes:
         mine, other = times[lane.name], times[lane.against]
         line = f"  {lane.name:46} {statistics.median(mine) / 1e3:8.3f}"
@@ -64,8 +61,7 @@ def table(lanes: Sequence[Lane], times: Times) -> None:
             pairs = list(zip(mine, other, strict=True))
             ratio = quartiles([a / b for a, b in pairs], ".4f")
             more = quartiles([a - b for a, b in pairs], ".0f")
-            fastest = min(mine) - min(other)
-            line += f"  {ratio:26} {more:20} {fastest:7.0f}  {lane.against}"
+            line += f"  {ratio:26} {more:26}  {lane.against}"
         print(line)
 
 
