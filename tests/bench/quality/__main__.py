@@ -1,0 +1,62 @@
+"""Draws the demo's prompts with every setting and engine, and compares quality and speed."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from training.scenes import evaluation_prompts
+
+from tests.bench.quality.plot import plot
+from tests.bench.quality.report import REFERENCE, report
+from tests.bench.quality.schedule import Row, draw_all
+from tests.bench.quality.settings import ROOT, SETTINGS, UNCACHED, Engine
+from tests.bench.quality.sheet import sheet
+from tests.bench.quality.table import table
+
+CACHING = (Engine.DITPLAN.value, Engine.CACHE_DIT.value)
+
+
+@click.command()
+@click.option("--prompts", type=click.IntRange(min=1), default=64, help="How many to draw.")
+@click.option("--engines", type=click.Choice(CACHING), multiple=True, default=CACHING)
+@click.option("--settings", multiple=True, help="Only those whose title contains this.")
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "out" / "quality")
+def quality(prompts: int, engines: tuple[str, ...], settings: tuple[str, ...], out: Path) -> None:
+    """Compare uncached, cached and shorter runs of the demo model."""
+    console = Console()
+    if Engine.CACHE_DIT in engines and find_spec("cache_dit") is None:
+        console.print("cache-dit is not installed: its rows are left out")
+        engines = tuple(engine for engine in engines if engine != Engine.CACHE_DIT)
+    rows = [
+        Row(engine, setting)
+        for setting in SETTINGS
+        if setting is UNCACHED or not settings or any(name in setting.title for name in settings)
+        for engine in setting.engines
+        if engine in (REFERENCE.engine, *engines)
+    ]
+    texts = evaluation_prompts(prompts)
+    with Progress(console=console) as progress:
+        task = progress.add_task(f"{len(rows)} rows", total=prompts)
+        drawn = draw_all(rows, texts, lambda done: progress.update(task, completed=done))
+    found = report(drawn, texts)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "quality.json").write_text(json.dumps(found, indent=1) + "\n")
+    sheet(found, drawn).save(out / "contact-sheet.png")
+    plot(found, out / "quality.png")
+    console.print(table(found))
+    both = found["engines"]
+    if both["pictures"]:
+        console.print(
+            f"ditplan and cache-dit computed the same steps in {both['same_steps']} of "
+            f"{both['pictures']} pictures and drew the same pixels in {both['same_pixels']}"
+        )
+    console.print(f"{out}: quality.json, contact-sheet.png, quality.png", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    quality()

@@ -1,0 +1,85 @@
+"""What is compared: acceleration configs, and uncached runs of fewer steps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+from planner.compile.compiler import Compilation, compile_config
+from planner.compile.request import Request
+from planner.models.resolve import from_directory
+
+ROOT = Path(__file__).parents[3]
+MODEL = ROOT / "deploy" / "demo" / "model"
+SIZE = 64
+STEPS = 28
+
+
+class Engine(StrEnum):
+    """What draws; diffusers draws what needs no cache."""
+
+    DIFFUSERS = "diffusers"
+    DITPLAN = "ditplan"
+    CACHE_DIT = "cache-dit"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One acceleration config (YAML, empty for none) at a number of steps."""
+
+    title: str
+    config: str = ""
+    steps: int = STEPS
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """Who can draw it: cache-dit without a cache is diffusers."""
+        if self.config:
+            return (Engine.DITPLAN, Engine.CACHE_DIT)
+        if self.steps == STEPS:
+            return (Engine.DIFFUSERS, Engine.DITPLAN)
+        return (Engine.DIFFUSERS,)
+
+
+def _cached(title: str, **keys: object) -> Setting:
+    common = {"max_warmup_steps": 8, "Fn_compute_blocks": 1, "Bn_compute_blocks": 0}
+    return Setting(title, json.dumps({"cache_config": common | keys}))
+
+
+_TAYLORSEER = {"enable_taylorseer": True, "taylorseer_order": 1}
+UNCACHED = Setting("uncached")
+SETTINGS = (
+    UNCACHED,
+    # What a cache has to beat: the same work spent on fewer steps.
+    *(Setting(f"{steps} steps", steps=steps) for steps in (18, 15, 11, 8)),
+    *(
+        _cached(f"DBCache {threshold}{name}", residual_diff_threshold=threshold, **forecast)
+        for name, forecast in (("", {}), (" + TaylorSeer", _TAYLORSEER))
+        for threshold in (0.08, 0.12, 0.24)
+    ),
+    *(
+        _cached(
+            f"SCM {mask} {policy}",
+            residual_diff_threshold=0.12,
+            num_inference_steps=STEPS,
+            steps_computation_mask=mask,
+            steps_computation_policy=policy,
+            **_TAYLORSEER,
+        )
+        for policy in ("dynamic", "static")
+        for mask in ("slow", "medium", "fast", "ultra")
+    ),
+    Setting("examples/cache.yaml", (ROOT / "deploy" / "examples" / "cache.yaml").read_text()),
+)
+
+
+@cache
+def compiled(setting: Setting) -> Compilation:
+    """What the planner makes of a setting for the demo model."""
+    request = Request(num_inference_steps=setting.steps, height=SIZE, width=SIZE)
+    compilation = compile_config(setting.config, from_directory(MODEL), request)
+    assert compilation.program is not None, compilation.diagnostics
+    return compilation
