@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PROMPTS ?= 64
 ORACLE ?= tests/data/oracle
 PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto)
 # One thread a process: several of them share the machine.
@@ -44,6 +45,11 @@ fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 bench-planner: setup ## Measure compile times, calls per second, start of the preview
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.planner
 
+# docs/quality.png is the plot of a whole run.
+quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.quality --prompts $(PROMPTS)
+
 demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)
 	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
 
@@ -60,4 +66,4 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz bench-planner demo-model docs proto clean
+.PHONY: help setup demo test check conformance fuzz bench-planner quality demo-model docs proto clean

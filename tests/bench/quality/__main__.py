@@ -18,6 +18,9 @@ from tests.bench.quality.settings import ROOT, SETTINGS, UNCACHED, Engine
 from tests.bench.quality.sheet import sheet
 from tests.bench.quality.table import table
 
+WIDTH = 130
+"""Columns of the terminal that the table needs."""
+
 CACHING = (Engine.DITPLAN.value, Engine.CACHE_DIT.value)
 
 
@@ -29,6 +32,7 @@ CACHING = (Engine.DITPLAN.value, Engine.CACHE_DIT.value)
 def quality(prompts: int, engines: tuple[str, ...], settings: tuple[str, ...], out: Path) -> None:
     """Compare uncached, cached and shorter runs of the demo model."""
     console = Console()
+    console.width = max(console.width, WIDTH)
     if Engine.CACHE_DIT in engines and find_spec("cache_dit") is None:
         console.print("cache-dit is not installed: its rows are left out")
         engines = tuple(engine for engine in engines if engine != Engine.CACHE_DIT)
@@ -41,8 +45,8 @@ def quality(prompts: int, engines: tuple[str, ...], settings: tuple[str, ...], o
     ]
     texts = evaluation_prompts(prompts)
     with Progress(console=console) as progress:
-        task = progress.add_task(f"{len(rows)} rows", total=prompts)
-        drawn = draw_all(rows, texts, lambda done: progress.update(task, completed=done))
+        drawings = progress.track(draw_all(rows, texts), prompts, description=f"{len(rows)} rows")
+        drawn = list(drawings)
     found = report(drawn, texts)
     out.mkdir(parents=True, exist_ok=True)
     (out / "quality.json").write_text(json.dumps(found, indent=1) + "\n")

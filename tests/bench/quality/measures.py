@@ -25,7 +25,7 @@ class Closeness:
 def closeness(reference: Pixels, picture: Pixels) -> Closeness:
     """Of 8-bit pictures: (64, 64, 3). No learned metric: their weights are not to be had offline.
 
-    ꟻLIP is the mean error that one would see when the two pictures alternate on a screen.
+    FLIP is the mean error that one would see when the two pictures alternate on a screen.
     """
     error = np.mean((reference.astype(np.float64) - picture) ** 2)
     unit = [(each / 255).astype(np.float32) for each in (reference, picture)]

@@ -17,16 +17,17 @@ from tests.bench.quality.settings import STEPS, UNCACHED, Engine, compiled
 REFERENCE = Row(Engine.DIFFUSERS, UNCACHED)
 
 
-def report(drawn: Mapping[Row, Sequence[Drawing]], prompts: Sequence[str]) -> dict[str, Any]:
+def report(drawn: Sequence[Mapping[Row, Drawing]], prompts: Sequence[str]) -> dict[str, Any]:
     """Every row against diffusers alone, which draws the same prompts with the same seeds."""
+    columns = {row: [each[row] for each in drawn] for row in drawn[0]}
     return {
         "model": "deploy/demo/model",
         "steps": STEPS,
         "prompts": list(prompts),
         "rows": [
-            _row(row, drawings, drawn[REFERENCE], prompts) for row, drawings in drawn.items()
+            _row(row, drawings, columns[REFERENCE], prompts) for row, drawings in columns.items()
         ],
-        "engines": _agreement(drawn),
+        "engines": _agreement(columns),
     }
 
 
@@ -51,6 +52,8 @@ def _row(
     return {
         "engine": row.engine.value,
         "setting": row.setting.title,
+        "family": row.setting.family,
+        "name": row.setting.name,
         "config": row.setting.config,
         "steps": row.setting.steps,
         "computed_mean": statistics.mean(computed),
@@ -87,13 +90,15 @@ def _ratio(reference: Sequence[float], seconds: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(reference, seconds, strict=True))
 
 
-def _agreement(drawn: Mapping[Row, Sequence[Drawing]]) -> dict[str, Any]:
+def _agreement(columns: Mapping[Row, Sequence[Drawing]]) -> dict[str, Any]:
     """Of the configs that both engines drew: how often they did the same."""
     pairs = [
         (ours, theirs)
-        for row, drawings in drawn.items()
+        for row, drawings in columns.items()
         if row.engine is Engine.CACHE_DIT
-        for ours, theirs in zip(drawn.get(Row(Engine.DITPLAN, row.setting), ()), drawings)
+        for ours, theirs in zip(
+            columns.get(Row(Engine.DITPLAN, row.setting), ()), drawings, strict=False
+        )
     ]
     return {
         "pictures": len(pairs),

@@ -30,9 +30,14 @@ class Engine(StrEnum):
 class Setting:
     """One acceleration config (YAML, empty for none) at a number of steps."""
 
-    title: str
+    family: str
+    name: str
     config: str = ""
     steps: int = STEPS
+
+    @property
+    def title(self) -> str:
+        return f"{self.family} {self.name}".strip() if self.config else self.name
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -44,25 +49,29 @@ class Setting:
         return (Engine.DIFFUSERS,)
 
 
-def _cached(title: str, **keys: object) -> Setting:
+def _cached(family: str, name: str, **keys: object) -> Setting:
     common = {"max_warmup_steps": 8, "Fn_compute_blocks": 1, "Bn_compute_blocks": 0}
-    return Setting(title, json.dumps({"cache_config": common | keys}))
+    return Setting(family, name, json.dumps({"cache_config": common | keys}))
 
 
 _TAYLORSEER = {"enable_taylorseer": True, "taylorseer_order": 1}
-UNCACHED = Setting("uncached")
+UNCACHED = Setting("uncached", "uncached")
 SETTINGS = (
     UNCACHED,
     # What a cache has to beat: the same work spent on fewer steps.
-    *(Setting(f"{steps} steps", steps=steps) for steps in (18, 15, 11, 8)),
     *(
-        _cached(f"DBCache {threshold}{name}", residual_diff_threshold=threshold, **forecast)
-        for name, forecast in (("", {}), (" + TaylorSeer", _TAYLORSEER))
+        Setting("fewer steps, uncached", f"{steps} steps", steps=steps)
+        for steps in (24, 20, 18, 15, 11, 8)
+    ),
+    *(
+        _cached(family, f"{threshold}", residual_diff_threshold=threshold, **forecast)
+        for family, forecast in (("DBCache", {}), ("DBCache + TaylorSeer", _TAYLORSEER))
         for threshold in (0.08, 0.12, 0.24)
     ),
     *(
         _cached(
-            f"SCM {mask} {policy}",
+            f"SCM {policy}",
+            mask,
             residual_diff_threshold=0.12,
             num_inference_steps=STEPS,
             steps_computation_mask=mask,
@@ -72,7 +81,7 @@ SETTINGS = (
         for policy in ("dynamic", "static")
         for mask in ("slow", "medium", "fast", "ultra")
     ),
-    Setting("examples/cache.yaml", (ROOT / "deploy" / "examples" / "cache.yaml").read_text()),
+    Setting("examples/cache.yaml", "", (ROOT / "deploy" / "examples" / "cache.yaml").read_text()),
 )
 
 

@@ -24,12 +24,13 @@ AMPLIFIED = 10
 INK, FAINT, PAPER = "#1f2328", "#656d76", "#ffffff"
 
 
-def sheet(report: dict[str, Any], drawn: Mapping[Row, Sequence[Drawing]]) -> Image.Image:
-    """What cache-dit drew is left out: it shows in the table where it differs."""
+def sheet(report: dict[str, Any], drawn: Sequence[Mapping[Row, Drawing]]) -> Image.Image:
+    """One line for each setting; of those that two engines drew, what ditplan drew."""
+    engines = {row.setting: row.engine for row in drawn[0] if row.engine is not Engine.CACHE_DIT}
     rows = [
-        (stated, drawings)
-        for stated, (row, drawings) in zip(report["rows"], drawn.items(), strict=True)
-        if row == REFERENCE or (row.engine is not Engine.CACHE_DIT and row.setting != REFERENCE[1])
+        (stated, row)
+        for stated, row in zip(report["rows"], drawn[0], strict=True)
+        if engines.get(row.setting) is row.engine
     ]
     prompts = report["prompts"][:COLUMNS]
     half = len(prompts) * (TILE + GAP)
@@ -44,15 +45,15 @@ def sheet(report: dict[str, Any], drawn: Mapping[Row, Sequence[Drawing]]) -> Ima
     for i, prompt in enumerate(prompts):
         words = "\n".join(textwrap.wrap(prompt, 15))
         canvas.text((LABEL + i * (TILE + GAP), 34), words, fill=FAINT, font=small, spacing=2)
-    for j, (stated, drawings) in enumerate(rows):
+    for j, (stated, row) in enumerate(rows):
         top = HEAD + j * (TILE + GAP)
         canvas.text((MARGIN, top + 14), stated["setting"], fill=INK, font=title)
         canvas.text((MARGIN, top + 36), _caption(stated), fill=FAINT, font=small, spacing=4)
-        for i, drawing in enumerate(drawings[:COLUMNS]):
-            reference = drawn[REFERENCE][i].pixels
-            left = i * (TILE + GAP)
-            image.paste(_tile(drawing.pixels), (LABEL + left, top))
-            image.paste(_tile(_difference(reference, drawing.pixels)), (right + left, top))
+        for i, pictures in enumerate(drawn[: len(prompts)]):
+            picture, left = pictures[row].pixels, i * (TILE + GAP)
+            image.paste(_tile(picture), (LABEL + left, top))
+            error = _difference(pictures[REFERENCE].pixels, picture)
+            image.paste(_tile(error), (right + left, top))
     return image
 
 
