@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,17 +10,15 @@ from rich.console import Console
 from rich.progress import Progress
 from training.scenes import evaluation_prompts
 
-from tests.bench.quality.plot import plot
-from tests.bench.quality.report import REFERENCE, report
-from tests.bench.quality.schedule import Row, draw_all
-from tests.bench.quality.settings import ROOT, SETTINGS, UNCACHED, Engine
-from tests.bench.quality.sheet import sheet
+from tests.bench.quality.output import write
+from tests.bench.quality.report import report
+from tests.bench.quality.schedule import draw_all, processes
+from tests.bench.quality.settings import ROOT, Engine, rows_of
 from tests.bench.quality.table import table
 
+CACHING = (Engine.DITPLAN.value, Engine.CACHE_DIT.value)
 WIDTH = 130
 """Columns of the terminal that the table needs."""
-
-CACHING = (Engine.DITPLAN.value, Engine.CACHE_DIT.value)
 
 
 @click.command()
@@ -36,22 +33,13 @@ def quality(prompts: int, engines: tuple[str, ...], settings: tuple[str, ...], o
     if Engine.CACHE_DIT in engines and find_spec("cache_dit") is None:
         console.print("cache-dit is not installed: its rows are left out")
         engines = tuple(engine for engine in engines if engine != Engine.CACHE_DIT)
-    rows = [
-        Row(engine, setting)
-        for setting in SETTINGS
-        if setting is UNCACHED or not settings or any(name in setting.title for name in settings)
-        for engine in setting.engines
-        if engine in (REFERENCE.engine, *engines)
-    ]
+    rows = rows_of(engines, settings)
     texts = evaluation_prompts(prompts)
-    with Progress(console=console) as progress:
-        drawings = progress.track(draw_all(rows, texts), prompts, description=f"{len(rows)} rows")
-        drawn = list(drawings)
+    with Progress(console=console) as progress, processes({row.engine for row in rows}) as started:
+        drawings = draw_all(started, rows, texts)
+        drawn = list(progress.track(drawings, prompts, description=f"{len(rows)} rows"))
     found = report(drawn, texts)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "quality.json").write_text(json.dumps(found, indent=1) + "\n")
-    sheet(found, drawn).save(out / "contact-sheet.png")
-    plot(found, out / "quality.png")
+    write(found, drawn, out)
     console.print(table(found))
     both = found["engines"]
     if both["pictures"]:

@@ -11,10 +11,7 @@ import numpy as np
 
 from tests.bench.quality.engines import Drawing
 from tests.bench.quality.measures import closeness, fulfils
-from tests.bench.quality.schedule import Row
-from tests.bench.quality.settings import STEPS, UNCACHED, Engine, compiled
-
-REFERENCE = Row(Engine.DIFFUSERS, UNCACHED)
+from tests.bench.quality.settings import REFERENCE, STEPS, Engine, Row, compiled
 
 
 def report(drawn: Sequence[Mapping[Row, Drawing]], prompts: Sequence[str]) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.request import Request
@@ -83,6 +85,27 @@ SETTINGS = (
     ),
     Setting("examples/cache.yaml", "", (ROOT / "deploy" / "examples" / "cache.yaml").read_text()),
 )
+
+
+class Row(NamedTuple):
+    """A setting as an engine draws it."""
+
+    engine: Engine
+    setting: Setting
+
+
+REFERENCE = Row(Engine.DIFFUSERS, UNCACHED)
+
+
+def rows_of(engines: Sequence[str], titles: Sequence[str]) -> list[Row]:
+    """The reference, and what the engines draw of the settings asked for (all, if none are)."""
+    return [
+        Row(engine, setting)
+        for setting in SETTINGS
+        if setting is UNCACHED or not titles or any(name in setting.title for name in titles)
+        for engine in setting.engines
+        if engine in (REFERENCE.engine, *engines)
+    ]
 
 
 @cache

@@ -10,9 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.bench.quality.engines import Drawing, Pixels
-from tests.bench.quality.report import REFERENCE
-from tests.bench.quality.schedule import Row
-from tests.bench.quality.settings import Engine
+from tests.bench.quality.settings import REFERENCE, Engine, Row
 
 COLUMNS = 8
 TILE = 80
