@@ -80,7 +80,7 @@ def _with_ditplan(setting: Setting, prompt: str, seed: int) -> Drawing:
     computed = tuple(
         any(op.kind is OpKind.FULL for op in step.ops if op is not None) for step in result.steps
     )
-    return Drawing(_pixels(result.images[0]), *seconds, computed)
+    return Drawing(_pixels(result.frames[0]), *seconds, computed)
 
 
 def _with_cache_dit(setting: Setting, prompt: str, seed: int) -> Drawing:
