@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PROMPTS ?= 64
 ORACLE ?= tests/data/oracle
 PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto)
 # One thread a process: several of them share the machine.
@@ -45,7 +46,13 @@ bench-planner: setup ## Measure compile times, calls per second, start of the pr
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.planner
 
 bench-engine: setup ## Measure steps against plain diffusers and other caches (many minutes)
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.engine
+
+# docs/quality.png is the plot of a whole run.
+quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.quality --prompts $(PROMPTS)
 
 demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)
 	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
@@ -63,4 +70,5 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz bench-planner bench-engine demo-model docs proto clean
+.PHONY: help setup demo test check conformance fuzz bench-planner bench-engine quality demo-model docs \
+  proto clean
