@@ -204,6 +204,27 @@ def test_residual_diffs_are_neither_zero_nor_absurd(name: str, guided: bool) -> 
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_a_cached_forward_of_equal_inputs_is_the_computed_one(name: str) -> None:
+    """Each stream gets back what the skipped blocks made of it, and of no other stream."""
+    case, pipeline = CASES[name], _built(name)
+    inputs = _inputs_of_a_forward(pipeline, name)
+    transformer = getattr(pipeline, case.targets[0])
+    columns = tuple(
+        Column(case.targets[0], Branch.COND, group, 1, 1, Calibrator()) for group in case.groups
+    )
+    steps = tuple((Op(kind),) * len(columns) for kind in (OpKind.FULL, OpKind.CACHED))
+    execution = Execution({case.targets[0]: transformer}, Program(columns, steps))
+    results = []
+    with torch.no_grad(), execution.attached():
+        for _ in steps:
+            result = transformer(*inputs[0], **inputs[1])[0]
+            results.append(result if isinstance(result, Tensor) else torch.stack(result))
+            execution.end_step()
+    computed, cached = results
+    torch.testing.assert_close(cached, computed, rtol=0, atol=1e-4 * float(computed.abs().max()))
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_prompts_reach_the_blocks(name: str) -> None:
     """No template or padding cuts them off."""
     guided = CASES[name].plain is None
@@ -225,6 +246,20 @@ def test_a_loaded_pipeline_computes_the_same(name: str, tmp_path: Path) -> None:
     tiny.save(tmp_path, case.pipeline_class, **case.options)
     pipeline = case.prepare(load(str(tmp_path)).pipeline)
     assert torch.equal(_run(pipeline, name, guided).latents, _plain(name, guided).latents)
+
+
+def _inputs_of_a_forward(pipeline: Any, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the pipeline gives its transformer in its first forward."""
+    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    transformer = getattr(pipeline, CASES[name].targets[0])
+    handle = transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: found.append((args, kwargs)), with_kwargs=True
+    )
+    try:
+        _run(pipeline, name, CASES[name].plain is None)
+    finally:
+        handle.remove()
+    return found[0]
 
 
 @dataclass
