@@ -99,7 +99,9 @@ def test_a_decided_run_holds_what_was_estimated(family: str, dtype: torch.dtype)
     tiny = TinyTransformer(family, dtype=dtype)
     differing = {}
     for name, keys in CALIBRATORS.items():
-        for guided in (False, True) if family in WITH_CFG else (False,):
+        # Two branches hold the same in every dtype: once is enough.
+        twice = family in WITH_CFG and dtype is torch.float32
+        for guided in (False, True) if twice else (False,):
             planned, program = estimated(tiny, static(MASK, keys), len(MASK), guided=guided)
             if (seen := held(tiny, program, guided=guided)) != planned or not all(planned):
                 differing[name, guided] = seen, planned

@@ -166,18 +166,6 @@ def test_a_family_runs_end_to_end(name: str, tmp_path: Path, planner: Service) -
         assert again == files
 
 
-def test_an_edit_takes_the_proportions_of_its_picture(tmp_path: Path, planner: Service) -> None:
-    """As diffusers chooses the size where a call gives none; asked for, not drawn."""
-    tiny.save(tmp_path / "edit", "QwenImageEditPipeline")
-    loaded = load(str(tmp_path / "edit"))
-    with _executor(loaded, planner.address), connect(planner.address) as client:
-        spec = generation_pb2.GenerationSpec(
-            model=str(tmp_path / "edit"), prompt=PROMPT, images=IMAGES, num_inference_steps=1
-        )
-        created = _created(client, spec, validate_only=True)
-    assert (created.spec.width, created.spec.height) == (1440, 736)
-
-
 def _called(pipeline: Any, case: Case) -> Tensor:
     """The final latents of diffusers alone, as its scheduler leaves them."""
     found: list[Tensor] = []
@@ -231,15 +219,6 @@ def _generated(
     finished = last.finished
     assert finished.state == generation_pb2.GENERATION_STATE_SUCCEEDED, finished.failure
     return finished, {a.name: client.read(finished.name, a) for a in finished.artifacts}
-
-
-def _created(
-    client: Client, spec: generation_pb2.GenerationSpec, **options: Any
-) -> generation_pb2.Generation:
-    request = generation_pb2.CreateGenerationRequest(
-        spec=spec, queue_without_executor=True, **options
-    )
-    return client._stub.CreateGeneration(request, timeout=10).generation
 
 
 def _latents(files: Mapping[str, bytes]) -> Tensor:

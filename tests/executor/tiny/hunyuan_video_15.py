@@ -60,7 +60,7 @@ def build(
                     text_embed_2_dim=GLYPH_WIDTH,
                     image_embed_dim=IMAGE_WIDTH,
                     rope_axes_dim=(4, 6, 6),
-                    target_size=64,
+                    target_size=640,
                     task_type="t2v",
                 )
             ),
