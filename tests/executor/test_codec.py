@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import pytest
 from ditplan.v1 import generation_pb2, plan_pb2
 from google.protobuf.message import Message
+from PIL import Image
 
 from executor import codec
 from executor.codec import UnreadableMessageError
@@ -22,6 +24,7 @@ from executor.engine.program import (
     StepOutcome,
     TaylorSeer,
 )
+from executor.engine.run import UnusableSpecError
 from tests.executor.agent.scripted_planner import default_spec
 from tests.executor.programs import program
 
@@ -156,3 +159,35 @@ def test_a_step_is_reported_as_it_was() -> None:
         ],
         milliseconds=12.5,
     )
+
+
+def _picture(image: Image.Image, file_format: str, **options: object) -> generation_pb2.InputImage:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return generation_pb2.InputImage(data=file.getvalue())
+
+
+def _spec_with(*images: generation_pb2.InputImage) -> generation_pb2.GenerationSpec:
+    return generation_pb2.GenerationSpec(
+        prompt="x", seed=1, height=16, width=16, images=images, negative_prompt="", num_frames=5
+    )
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_arrives_upright_and_opaque(file_format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Turned by a quarter.
+    mode = "RGB" if file_format == "JPEG" else "RGBA"
+    spec = codec.spec_from_proto(
+        _spec_with(_picture(Image.new(mode, (40, 20), "red"), file_format, exif=exif))
+    )
+    [image] = spec.images
+    assert (image.mode, image.size) == ("RGB", (20, 40))
+    assert (spec.negative_prompt, spec.num_frames, spec.fps) == ("", 5, None)
+
+
+def test_a_picture_that_cannot_be_read_is_the_callers_fault() -> None:
+    whole = _picture(Image.radial_gradient("L"), "PNG").data
+    for data in (whole[: len(whole) // 2], b"", b"GIF89a", whole[:8] + b"\xff" * 40):
+        with pytest.raises(UnusableSpecError, match=r"spec\.images\[0\]: cannot be read"):
+            codec.spec_from_proto(_spec_with(generation_pb2.InputImage(data=data)))
