@@ -52,9 +52,9 @@ def _line(axes: Axes, engine: str, rows: list[dict[str, Any]], marker: str) -> N
     axes.plot(x, y, color=COLOURS[engine], marker=marker, mfc="white", **look)
     # Where both engines drew a config, its name stands at ditplan's.
     if engine != "cache-dit":
+        style = {"fontsize": 7.5, "color": COLOURS[engine], "textcoords": "offset points"}
         for row, at in zip(rows, zip(x, y, strict=True), strict=True):
-            style = {"fontsize": 7.5, "color": COLOURS[engine]}
-            axes.annotate(row["name"], at, (6, 5), textcoords="offset points", **style)
+            axes.annotate(row["name"], at, (-6, -14) if control else (6, 5), **style)
 
 
 def _key(colour: str, marker: str, label: str, mfc: str = "white") -> Line2D:

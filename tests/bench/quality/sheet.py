@@ -17,7 +17,7 @@ TILE = 80
 GAP = 4
 MARGIN = 16
 LABEL = 230
-HEAD = 110
+HEAD = 116
 AMPLIFIED = 10
 INK, FAINT, PAPER = "#1f2328", "#656d76", "#ffffff"
 
@@ -41,7 +41,7 @@ def sheet(report: dict[str, Any], drawn: Sequence[Mapping[Row, Drawing]]) -> Ima
     canvas.text((LABEL, 10), "pictures, same seeds", fill=INK, font=title)
     canvas.text((right, 10), f"difference to uncached, {AMPLIFIED}-fold", fill=INK, font=title)
     for i, prompt in enumerate(prompts):
-        words = "\n".join(textwrap.wrap(prompt, 15))
+        words = "\n".join(textwrap.wrap(prompt, 14))
         canvas.text((LABEL + i * (TILE + GAP), 34), words, fill=FAINT, font=small, spacing=2)
     for j, (stated, row) in enumerate(rows):
         top = HEAD + j * (TILE + GAP)
