@@ -78,6 +78,10 @@ class ColumnState:
         self._accumulated = 0.0
         self._measured: tuple[int, float] | None = None
 
+    def is_read_after(self, step: int) -> bool:
+        """Whether a later op reads anything of what the column holds."""
+        return step < self._last_test or step < self._last_cached
+
     def begin(self) -> None:
         """To be called once a forward, before anything else."""
         for forecast in self._forecasts:

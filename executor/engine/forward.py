@@ -13,7 +13,9 @@ class Forward:
     """Follows the streams past three points of the group: its entry, the end of the first blocks
     (where the op is decided) and the end of the middle blocks.
 
-    ``predicted``: once decided, the streams behind the middle blocks where those are skipped.
+    ``is_watched``: whether it has to look at them at all, which it has not where everything is
+    computed and no later op reads what it was. ``predicted``: once decided, the streams behind the
+    middle blocks where those are skipped.
     """
 
     def __init__(self, state: ColumnState, step: int, op: Op, *, has_middle: bool) -> None:
@@ -25,6 +27,10 @@ class Forward:
         self._decided: Streams | None = None
         self.predicted: Streams | None = None
         self.outcome: OpOutcome | None = None
+        self.is_watched = op.kind is not OpKind.FULL or state.is_read_after(step)
+        if not self.is_watched:
+            self.outcome = OpOutcome(OpKind.FULL)
+            return
         if op.refresh:
             state.refresh()
         state.begin()

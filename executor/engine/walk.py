@@ -59,12 +59,15 @@ class Gate:
         return self._opens or self._decides or self._joins
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        streams = self._convention.streams(args, kwargs)
         if self._opens:
             self._course.forward = self._course.open()
-            self._course.forward.enter(streams)
         forward = self._course.forward
         assert forward is not None, "the lists of a group run in another order than declared"
+        if not forward.is_watched:
+            return self._block(*args, **kwargs)
+        streams = self._convention.streams(args, kwargs)
+        if self._opens:
+            forward.enter(streams)
         output = self._block(*args, **kwargs)
         if self._decides:
             forward.decide(self._convention.after(streams, output))
