@@ -25,7 +25,7 @@ demo: setup ## Draw pictures through planner and executor, uncached and cached, 
 	$(ONE_THREAD) $(BIN)/python deploy/demo/demo.py
 
 test: setup ## Run the whole test suite
-	$(ONE_THREAD) $(BIN)/python -m pytest
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: setup ## Lint, types, import rules, generated code
 	$(BIN)/ruff check .

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,9 +118,18 @@ def test_what_can_be_written_is_written(tmp_path: Path, checkpoint: Path) -> Non
     assert list(load_file(latents)) == ["latents"]
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose name leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory(prefix="d", dir="/tmp") as directory:
+        yield Path(directory)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_stays_behind(tmp_path: Path, checkpoint: Path, end: signal.Signals) -> None:
+def test_nothing_stays_behind(
+    tmp_path: Path, short_path: Path, checkpoint: Path, end: signal.Signals
+) -> None:
     """Planner and executor go with the command that brought them up, however it ends."""
 
     def left_over() -> list[bytes]:
@@ -126,13 +137,13 @@ def test_nothing_stays_behind(tmp_path: Path, checkpoint: Path, end: signal.Sign
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 lines.append(process.read_bytes())
-        return [line for line in lines if bytes(tmp_path) in line and b"--listen" in line]
+        return [line for line in lines if bytes(short_path) in line and b"--listen" in line]
 
     command = ["generate", "--model", str(checkpoint), "--prompt", "x", "--steps", "1000"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "planner", *command, "--out", str(tmp_path / "x.png")],
-            env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
+            env={**ENVIRONMENT, "TMPDIR": str(short_path)},
             stdout=log,
             stderr=log,
         )
@@ -142,7 +153,7 @@ def test_nothing_stays_behind(tmp_path: Path, checkpoint: Path, end: signal.Sign
     process.send_signal(end)
     assert process.wait(30) != 0
     eventually(lambda: not left_over())
-    assert end is signal.SIGKILL or not list(tmp_path.glob("ditplan-*"))
+    assert end is signal.SIGKILL or not list(short_path.glob("ditplan-*"))
     assert b"Traceback" not in (tmp_path / "log").read_bytes()
 
 
