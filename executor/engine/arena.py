@@ -80,7 +80,7 @@ class ColumnState:
 
     def is_read_after(self, step: int) -> bool:
         """Whether a later op reads anything of what the column holds."""
-        return step < self._last_test or step < self._last_cached
+        return step < self._last_test or self.stores(step)
 
     def begin(self) -> None:
         """To be called once a forward, before anything else."""

@@ -54,13 +54,15 @@ class RunSpec:
 class PipelineCall:
     """The call of one pipeline class.
 
-    ``fps`` is the rate of the films that it makes; None: it makes pictures.
+    ``fps`` is the rate of the films that it makes; None: it makes pictures. ``padded_by`` names the
+    tokenizer whose length a checkpoint was trained with, where that may be short of the usual 512.
     """
 
     guiding: Guiding = Guiding.SCALE
     takes_negative_prompt: bool = True
     pictures: Pictures = Pictures.NONE
     fps: int | None = None
+    padded_by: str | None = None
 
     def arguments(self, pipeline: Any, spec: RunSpec) -> dict[str, Any]:
         """What of the spec goes into the call.
@@ -82,9 +84,8 @@ class PipelineCall:
                 raise UnusableSpecError(f"{_name(pipeline)} makes pictures, not films")
             arguments["num_frames"] = spec.num_frames
         arguments |= self._pictures(pipeline, spec)
-        # The padding that a FLUX.1 was trained with, where it is shorter than the usual 512.
-        tokenizer = getattr(pipeline, "tokenizer_2", None)
-        if _name(pipeline) == "FluxPipeline" and tokenizer is not None:
+        tokenizer = getattr(pipeline, self.padded_by, None) if self.padded_by else None
+        if tokenizer is not None:
             arguments["max_sequence_length"] = min(512, tokenizer.model_max_length)
         return arguments
 
@@ -126,7 +127,7 @@ _TAKES = {
 }
 
 PIPELINES: Mapping[str, PipelineCall] = {
-    "FluxPipeline": PipelineCall(takes_negative_prompt=False),
+    "FluxPipeline": PipelineCall(takes_negative_prompt=False, padded_by="tokenizer_2"),
     "Flux2Pipeline": PipelineCall(takes_negative_prompt=False),
     "Flux2KleinPipeline": PipelineCall(takes_negative_prompt=False),
     "QwenImagePipeline": PipelineCall(Guiding.TRUE_CFG),

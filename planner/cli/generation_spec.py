@@ -14,9 +14,10 @@ from ditplan.v1 import generation_pb2
 from planner.cli.inputs import InputError, read_config
 from planner.cli.plan_file import read_plan
 from planner.render.record import replay_program
+from planner.settings import Limits
 
 MAX_RECORD_BYTES = 64 << 20
-MAX_IMAGE_BYTES = 6 << 20
+MAX_IMAGE_BYTES = Limits().picture_bytes
 
 
 def generation_spec(
