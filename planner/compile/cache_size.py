@@ -65,23 +65,21 @@ def holdings(
 
     Without blocks between the first and the last (``has_middle``) nothing is stored of them.
     """
-    kinds = [None if op is None else op.kind for op in ops]
+    own = [op for op in ops if op is not None]
+    kinds = [op.kind for op in own]
     last_test = _last(kinds, (OpKind.ADAPTIVE,))
     last_cached = _last(kinds, (OpKind.ADAPTIVE, OpKind.CACHED)) if has_middle else -1
     keeps_predictions = isinstance(calibrator.forecast, FoCa | Dmd)
     column = _Column(calibrator)
     found = {column.holding}
-    for step, op in enumerate(ops):
-        if op is None:
-            continue
+    for step, op in enumerate(own):
         if op.refresh:
             column = _Column(calibrator)
         if op.kind is OpKind.ADAPTIVE:
             # Computing adds values, caching adds forecasts: to follow every way, it is enough to
             # see at each test what caching from there on would hold, and then to compute.
             if keeps_predictions:
-                coming = (op for i in range(step, len(ops)) if (op := ops[i]) is not None)
-                found.update(column.while_cached(coming))
+                found.update(column.while_cached(own[i] for i in range(step, len(own))))
             elif column.may_cache(op.adaptive):
                 found.add(column.holding._replace(mean=True))
         # Nothing is stored that no later op could read.
@@ -137,7 +135,7 @@ class _Column:
         )
 
 
-def _last(kinds: Sequence[OpKind | None], wanted: tuple[OpKind, ...]) -> int:
+def _last(kinds: Sequence[OpKind], wanted: tuple[OpKind, ...]) -> int:
     """The last step of one of the kinds, or -1."""
     return max((step for step, kind in enumerate(kinds) if kind in wanted), default=-1)
 

@@ -167,16 +167,17 @@ def _uncached_columns(
     model: ModelFacts, steps: int, branches: tuple[Branch, ...]
 ) -> list[tuple[Column, tuple[Op | None, ...]]]:
     full = Op(OpKind.FULL, Reason.NO_CACHE)
-    return [
-        (
-            Column(target.name, branch, group.block_lists),
-            tuple(full if i in model.steps_of(target.name, steps) else None for i in range(steps)),
-        )
-        for target in model.architecture.targets
-        for branch in branches
-        for group in model.groups
-        if group.target == target.name
-    ]
+    columns = []
+    for target in model.architecture.targets:
+        own = model.steps_of(target.name, steps)
+        ops = tuple(full if i in own else None for i in range(steps))
+        columns += [
+            (Column(target.name, branch, group.block_lists), ops)
+            for branch in branches
+            for group in model.groups
+            if group.target == target.name
+        ]
+    return columns
 
 
 def _finished(

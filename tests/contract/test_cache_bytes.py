@@ -156,6 +156,19 @@ def test_the_worst_way_through_an_undecided_run_holds_what_was_estimated(
     assert max(_peak(program, diffs) for diffs in ways) == planned > 0
 
 
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_steps_of_another_target_change_nothing(name: str) -> None:
+    compilation = TinyTransformer("flux").compile(adaptive(0.5, CALIBRATORS[name]), 8)
+    assert compilation.program is not None
+    (column,) = compilation.program.columns
+    assert column.calibrator is not None
+    own = [step[0] for step in compilation.program.steps]
+    alone = holdings(own, column.calibrator)
+    for before, after in ((0, 3), (3, 0), (2, 2)):
+        ops = [*before * [None], *own, *after * [None]]
+        assert holdings(ops, column.calibrator) == alone
+
+
 def _peak(program: Program, diffs: Iterable[float]) -> int:
     """What is held at the peak where the tests measure these residual diffs, in their order."""
     arena, coming = Arena(program), iter(diffs)

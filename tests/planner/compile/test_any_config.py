@@ -1,4 +1,4 @@
-"""Whatever is thrown at the compiler: a program or an error that says why, and quickly."""
+"""Whatever is thrown at the compiler: a program or an error that says why, and no hang."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLES = [
     path.read_text()
     for path in sorted((Path(__file__).parents[3] / "deploy" / "examples").iterdir())
 ]
-HANG_SECONDS = 1.0
+HANG_SECONDS = 10.0
 
 words = st.sampled_from(
     [

@@ -15,7 +15,7 @@ from planner.codec import program_to_proto
 from planner.compile.compiler import Compilation, compile_config, compile_program
 from planner.compile.masks import has_preset, preset_mask
 from planner.compile.plan import Op, OpKind, Program, Reason
-from planner.compile.request import Request
+from planner.compile.request import MAX_STEPS, Request
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
@@ -119,6 +119,44 @@ def test_no_run_contradicts_its_plan(
     record = compile_program(record_of(program, computed), model, compilation.request)
     assert record.estimate is not None, record.diagnostics
     assert record.estimate.min_computed_steps == record.estimate.max_computed_steps == count
+
+
+ONE_BLOCK = {"Fn_compute_blocks": 1}
+CALIBRATORS: list[dict[str, Any] | None] = [
+    None,
+    {},
+    {"enable_taylorseer": True},
+    {"enable_foca": True},
+    {"enable_dmd": True},
+]
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=str)
+def test_the_longest_run_compiles(name: str, calibrator: dict[str, Any] | None) -> None:
+    cache = calibrator if calibrator is None else {"cache_config": {**calibrator, **ONE_BLOCK}}
+    for steps in (1, MAX_STEPS):
+        program, _ = compiled(cache, MODELS[name], Request(steps, negative_prompt=True))
+        assert program.num_inference_steps == steps
+
+
+def test_a_handover_is_sought_once_however_long_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sought: list[int] = []
+
+    def seek(self: ModelFacts, target: str, steps: int) -> range:
+        sought.append(steps)
+        return steps_of(self, target, steps)
+
+    steps_of = ModelFacts.steps_of
+    monkeypatch.setattr(ModelFacts, "steps_of", seek)
+    model = MODELS["Wan-AI/Wan2.2-T2V-A14B-Diffusers"]
+    for cache in (None, {"cache_config": ONE_BLOCK}):
+        sought.clear()
+        compiled(cache, model, Request(9))
+        compiled(cache, model, Request(90))
+        assert sought.count(9) == sought.count(90) > 0
 
 
 @settings(max_examples=80, deadline=None)
