@@ -28,6 +28,7 @@ from executor.engine.program import (
     Program,
     StepOutcome,
     TaylorSeer,
+    Topology,
 )
 from executor.engine.run import RunSpec, UnusableSpecError
 from executor.placement.load import LoadedPipeline
@@ -77,7 +78,9 @@ def program_from_proto(message: plan_pb2.Program) -> Program:
                 f"{len(columns)} columns and {len(ops)} ops"
             )
         steps.append(tuple(ops[number - 1] if number else None for number in step.ops))
-    return Program(columns=columns, steps=tuple(steps))
+    return Program(
+        columns=columns, steps=tuple(steps), topology=_topology_from_proto(message.topology)
+    )
 
 
 def requirements_from_proto(message: plan_pb2.Program) -> Requirements:
@@ -199,6 +202,21 @@ def _column_from_proto(message: plan_pb2.Column, path: str) -> Column:
             else None
         ),
         reuses_cond_diff=message.reuses_cond_diff,
+    )
+
+
+def _topology_from_proto(message: plan_pb2.Topology) -> Topology:
+    return Topology(
+        world_size=message.world_size,
+        ring_size=message.ring_size,
+        ulysses_size=message.ulysses_size,
+        tp_size=message.tp_size,
+        ulysses_anything=message.ulysses_anything,
+        ulysses_float8=message.ulysses_float8,
+        ulysses_async=message.ulysses_async,
+        ring_rotate_method=message.ring_rotate_method,
+        ring_convert_to_fp32=message.ring_convert_to_fp32,
+        extra_parallel_modules=tuple(message.extra_parallel_modules),
     )
 
 

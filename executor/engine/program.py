@@ -94,11 +94,28 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Topology:
+    """The mesh of ranks, row-major in the order ring, ulysses, tp."""
+
+    world_size: int = 1
+    ring_size: int = 1
+    ulysses_size: int = 1
+    tp_size: int = 1
+    ulysses_anything: bool = False
+    ulysses_float8: bool = False
+    ulysses_async: bool = False
+    ring_rotate_method: str = "p2p"
+    ring_convert_to_fp32: bool = True
+    extra_parallel_modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """``steps[i][c]``: what column ``c`` does in step ``i``, None where it does not run."""
 
     columns: tuple[Column, ...]
     steps: tuple[tuple[Op | None, ...], ...]
+    topology: Topology = Topology()
 
 
 @dataclass(frozen=True, slots=True)

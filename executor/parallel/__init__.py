@@ -1,0 +1,1 @@
+"""How ranks share the work of a run: mesh, Ulysses, ring, tensor parallel, encoders and VAE."""
