@@ -22,14 +22,15 @@ from executor.engine.program import (
     OpOutcome,
     Program,
 )
+from executor.engine.sharing import Sharing
 
 
 class Arena:
-    """The state of every column of a program."""
+    """The state of every column of a program, or of this rank's share of it."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, sharing: Sharing | None = None) -> None:
         self.columns = tuple(
-            ColumnState(column, [step[c] for step in program.steps])
+            ColumnState(column, [step[c] for step in program.steps], sharing)
             for c, column in enumerate(program.columns)
         )
         for column, state in zip(program.columns, self.columns, strict=True):
@@ -55,7 +56,8 @@ class ColumnState:
     stored that no later op of the column could read.
     """
 
-    def __init__(self, column: Column, ops: list[Op | None]) -> None:
+    def __init__(self, column: Column, ops: list[Op | None], sharing: Sharing | None) -> None:
+        self._sharing = sharing
         self._calibrator = column.calibrator or Calibrator()
         kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
         self._last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
@@ -131,6 +133,8 @@ class ColumnState:
         return (OpKind.CACHED if diff < rule.residual_diff_threshold else OpKind.FULL), diff
 
     def _residual_diff(self, reference: Tensor, change: Tensor) -> float:
+        if self._sharing is not None:
+            return self._sharing.residual_diff(reference, change)
         if self._reference_mean is None:
             # Not before the first test: a step that is computed anyway takes no mean.
             self._reference_mean = reference.abs().mean()

@@ -12,6 +12,7 @@ from executor.engine.arena import Arena
 from executor.engine.families import FAMILIES, BlockCall
 from executor.engine.forward import Forward
 from executor.engine.program import Column, OpKind, OpOutcome, Program
+from executor.engine.sharing import GroupSharing, Sharing
 from executor.engine.walk import Course, Split, Walk, walking
 
 
@@ -25,6 +26,7 @@ class Execution:
     Args:
         targets: the transformers by their name in the program.
         before_forward: called before every forward of a target; may raise to end the run.
+        sharing: the ranks that share the run; None where there is one.
 
     Raises:
         ProgramMismatchError: the program does not fit the targets.
@@ -35,23 +37,32 @@ class Execution:
         targets: Mapping[str, nn.Module],
         program: Program,
         before_forward: Callable[[], None] = lambda: None,
+        sharing: Sharing | None = None,
     ) -> None:
         self._program = program
-        self._arena = Arena(program)
+        self._arena = Arena(program, sharing)
         self._before_forward = before_forward
         self._step = 0
         self._forwards: dict[int, Forward] = {}
         self._walks: list[tuple[nn.ModuleList, Walk]] = []
+        self._shared: list[GroupSharing] = []
         groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         for c, column in enumerate(program.columns):
             groups.setdefault((column.target, column.block_lists), []).append(c)
         for columns in groups.values():
-            lists = _block_lists(targets, program.columns[columns[0]])
-            split = _split(program, columns, sum(len(blocks) for blocks, _ in lists))
+            column = program.columns[columns[0]]
+            lists = _block_lists(targets, column)
+            split = _split(program, columns, sum(len(blocks) for _, blocks, _ in lists))
             course = Course(open=partial(self._open, columns, has_middle=split.fn < split.bn))
+            shared = None
+            if sharing is not None:
+                shared = sharing.group(targets[column.target], [name for name, _, _ in lists])
+            if shared is not None:
+                self._shared.append(shared)
             start = 0
-            for blocks, convention in lists:
-                self._walks.append((blocks, Walk(blocks, start, split, course, convention)))
+            for name, blocks, convention in lists:
+                walk = Walk(name, blocks, start, split, course, convention, shared)
+                self._walks.append((blocks, walk))
                 start += len(blocks)
 
     @property
@@ -63,6 +74,8 @@ class Execution:
     def attached(self) -> Iterator[None]:
         """Runs the forwards of the targets under the program while the context lasts."""
         with ExitStack() as stack:
+            for shared in self._shared:
+                stack.enter_context(shared.attached())
             for blocks, walk in self._walks:
                 stack.enter_context(walking(blocks, walk))
             yield
@@ -112,7 +125,7 @@ class Execution:
 
 def _block_lists(
     targets: Mapping[str, nn.Module], column: Column
-) -> list[tuple[nn.ModuleList, BlockCall]]:
+) -> list[tuple[str, nn.ModuleList, BlockCall]]:
     """The lists of a group that have blocks, each with the calling convention of its blocks."""
     target = targets.get(column.target)
     if target is None:
@@ -129,7 +142,7 @@ def _block_lists(
         if not isinstance(blocks, nn.ModuleList) or name not in conventions:
             raise ProgramMismatchError(f"{target_class} has no block list {name}")
         if len(blocks):
-            lists.append((blocks, conventions[name]))
+            lists.append((name, blocks, conventions[name]))
     return lists
 
 
@@ -148,4 +161,4 @@ def _split(program: Program, columns: list[int], count: int) -> Split:
     kinds = {op.kind for step in program.steps for c in columns if (op := step[c]) is not None}
     if fn == 0 and kinds - {OpKind.FULL}:
         raise ProgramMismatchError(f"{name}: with Fn 0 no step can be cached")
-    return Split(fn, count - bn)
+    return Split(fn, count - bn, count)

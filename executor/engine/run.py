@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from executor.engine.execution import Execution, ProgramMismatchError
 from executor.engine.pipelines import PIPELINES, PipelineCall, RunSpec, UnusableSpecError
 from executor.engine.program import Program, StepOutcome
+from executor.engine.sharing import Sharing
 from executor.engine.step_clock import StepClock
 
 __all__ = [
@@ -59,11 +60,13 @@ def run(
     program: Program,
     spec: RunSpec,
     *,
+    sharing: Sharing | None = None,
     on_step: Callable[[StepOutcome], None] = lambda outcome: None,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """Denoises as the program says.
 
+    ``sharing``: the ranks that share the run; each of them runs the same program and spec.
     ``on_step`` is called after every step and must not block. ``is_cancelled`` is asked before
     every forward and after every step.
 
@@ -88,7 +91,7 @@ def run(
 
     call = _call(pipeline)
     clock = StepClock(pipeline.device)
-    execution = Execution(_targets(pipeline, program), program, before_forward)
+    execution = Execution(_targets(pipeline, program), program, before_forward, sharing)
     steps: list[StepOutcome] = []
     latents: list[Tensor] = []
 

@@ -6,6 +6,9 @@ entry or exit the run looks at the streams. Where the middle blocks are skipped,
 stood in for by a callable that returns what the last of them is predicted to return. So a loop
 that counts its blocks, or adds a ControlNet's residual after each, finds everything in its place.
 
+Where ranks share the tokens, every block is given its rank's part of what the model hands out, from
+the group's first block, where the streams are whole, to its last, behind which they are again.
+
 Nothing else of the model changes: the list keeps its modules, length, indexing and state dict, no
 forward is replaced, no class is patched, and detaching restores the list exactly.
 """
@@ -22,6 +25,7 @@ from torch import nn
 
 from executor.engine.families import BlockCall, Streams
 from executor.engine.forward import Forward
+from executor.engine.sharing import GroupSharing
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class Split:
 
     fn: int
     bn: int
+    count: int
 
 
 class Gate:
@@ -76,27 +81,55 @@ class Gate:
         return output
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Stands in for one block, or its gate, where ranks share the tokens."""
+
+    run: Callable[..., Any]
+    block_list: str
+    sharing: GroupSharing
+    convention: BlockCall
+    opens: bool
+    closes: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args, own = self.sharing.enter(self.block_list, (args, kwargs), opens=self.opens)
+        output = self.run(*args, **own)
+        if not self.closes:
+            return output
+        streams = self.convention.after(self.convention.streams(args, own), output)
+        return self.convention.output(self.sharing.leave(streams))
+
+
 class Walk:
     """One pass over a list after the other: its blocks are the group's blocks from ``start`` on."""
 
     def __init__(
         self,
+        name: str,
         blocks: nn.ModuleList,
         start: int,
         split: Split,
         course: Course,
         convention: BlockCall,
+        sharing: GroupSharing | None,
     ) -> None:
         callables: list[Any] = []
         for position, block in enumerate(blocks, start):
             gate = Gate(block, position, split, course, convention)
-            callables.append(gate if gate.is_needed else block)
+            run: Callable[..., Any] = gate if gate.is_needed else block
+            if sharing is not None:
+                closes = position == split.count - 1
+                run = Share(run, name, sharing, convention, opens=position == 0, closes=closes)
+            callables.append(run)
         end = start + len(callables)
         fn, bn = (min(max(point, start), end) - start for point in (split.fn, split.bn))
         self._first, self._middle, self._last = callables[:fn], callables[fn:bn], callables[bn:]
         self._ends_middle = start < split.bn <= end
+        self._ends_group = self._ends_middle and split.bn == split.count
         self._course = course
         self._convention = convention
+        self._sharing = sharing
 
     def __iter__(self) -> Iterator[Any]:
         yield from self._first
@@ -105,9 +138,13 @@ class Walk:
         if not self._middle or forward is None or forward.predicted is None:
             yield from self._middle
         else:
-            yield from repeat(self._returning(forward.predicted), len(self._middle))
+            predicted = forward.predicted
+            yield from repeat(self._returning(predicted), len(self._middle) - 1)
             if self._ends_middle:
                 forward.predicted = None
+            if self._ends_group and self._sharing is not None:
+                predicted = self._sharing.leave(predicted)
+            yield self._returning(predicted)
         yield from self._last
 
     def _returning(self, streams: Streams) -> Callable[..., Any]:

@@ -1,0 +1,47 @@
+"""The ranks of one run, as the engine sees them from one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from executor.engine.program import Topology
+from executor.parallel.mesh import World
+from executor.parallel.sequence import SharedGroup
+from executor.parallel.wire import Collective
+
+
+class Sharing:
+    """A run under a topology in a world of as many ranks; to be made by all of them together.
+
+    Raises:
+        ValueError: the world has another number of ranks.
+    """
+
+    def __init__(self, world: World, topology: Topology) -> None:
+        self._topology = topology
+        self._mesh = world.mesh(topology)
+
+    def group(self, target: nn.Module, block_lists: Sequence[str]) -> SharedGroup | None:
+        if self._mesh.sequence.size == 1:
+            return None
+        return SharedGroup(target, block_lists, self._mesh, self._topology)
+
+    def residual_diff(self, reference: Tensor, change: Tensor) -> float:
+        """The DBCache test of Cache-DiT over all tokens: one small all-reduce.
+
+        Sums rather than means of the ranks, whose shares may differ; means in the model's dtype, as
+        one process has them.
+        """
+        sums = torch.stack(
+            [
+                (reference - change).abs_().sum(dtype=torch.float32).double(),
+                reference.abs().sum(dtype=torch.float32).double(),
+                torch.tensor(reference.numel(), dtype=torch.float64, device=reference.device),
+            ]
+        )
+        self._mesh.model.all_reduce(sums, Collective.DECISION)
+        difference, mean = (sums[:2] / sums[2]).to(reference.dtype)
+        return float(difference / mean)

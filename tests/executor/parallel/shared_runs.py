@@ -1,0 +1,81 @@
+"""Jobs for ranks: runs of tiny transformers whose tokens are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+from executor.engine.execution import Execution
+from executor.engine.program import OpOutcome, Program, Topology
+from executor.parallel.mesh import World
+from executor.parallel.sharing import Sharing
+from executor.parallel.wire import Count, Key
+from tests.executor.engine.tiny_transformers import TinyTransformer, executable
+
+UNCACHED = "{}"
+
+
+@dataclass(frozen=True)
+class SharedRun:
+    """What came of it on one rank."""
+
+    latents: Tensor
+    outcomes: tuple[tuple[OpOutcome | None, ...], ...]
+    counts: dict[Key, Count]
+    cache_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run of a tiny transformer; ``config`` None caches nothing."""
+
+    tiny: TinyTransformer
+    config: str | None = None
+    steps: int = 3
+    guided: bool = False
+
+    @property
+    def program(self) -> Program:
+        config = "null" if self.config is None else self.config
+        return executable(self.tiny.compile(config, self.steps, guided=self.guided))
+
+
+@cache
+def _model(tiny: TinyTransformer) -> Any:
+    return tiny.build()
+
+
+def run_case(case: Case, program: Program, sharing: Sharing | None = None) -> SharedRun:
+    model = _model(case.tiny)
+    execution = Execution({"transformer": model}, program, sharing=sharing)
+    outcomes = []
+    with execution.attached():
+        for each in case.tiny.denoise(model, case.steps, guided=case.guided):
+            outcomes.append(execution.end_step())
+            latents = each
+    return SharedRun(latents, tuple(outcomes), {}, execution.cache_bytes)
+
+
+def run_shared(
+    world: World, cases: Sequence[Case], topologies: Sequence[Topology]
+) -> list[list[SharedRun]]:
+    """Every case under every topology, one after the other in one world."""
+    found = []
+    for case in cases:
+        runs = []
+        for topology in topologies:
+            sharing = Sharing(world, topology)
+            before = dict(world.ledger.counts)
+            shared = run_case(case, replace(case.program, topology=topology), sharing)
+            runs.append(replace(shared, counts=world.ledger.since(before)))
+        found.append(runs)
+    return found
+
+
+def relative(value: Tensor, reference: Tensor) -> float:
+    """The largest difference, in units of the largest value."""
+    return float((value.float() - reference.float()).abs().max() / reference.float().abs().max())
