@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ditplan.v1 import plan_pb2
 
-from planner.compile.cost import ColumnCost, Cost
+from planner.compile.cost import ColumnCost, Cost, ExchangeCost
 
 _MOST_BYTES = 2**64 - 1
-_MOST_COLLECTIVES = 2**32 - 1
+_EXCHANGED = ("step_bytes", "min_calls", "min_bytes", "max_calls", "max_bytes")
 
 
 def cost_to_proto(cost: Cost) -> plan_pb2.Cost:
@@ -27,10 +27,7 @@ def cost_to_proto(cost: Cost) -> plan_pb2.Cost:
         max_flops=cost.max_flops,
         parameter_bytes=min(cost.parameter_bytes, _MOST_BYTES),
         activation_bytes=min(cost.activation_bytes, _MOST_BYTES),
-        all_to_all_bytes=min(cost.all_to_all_bytes, _MOST_BYTES),
-        ring_bytes=min(cost.ring_bytes, _MOST_BYTES),
-        all_reduce_bytes=min(cost.all_reduce_bytes, _MOST_BYTES),
-        decision_collectives=min(cost.decision_collectives, _MOST_COLLECTIVES),
+        exchanges=[_exchange_to_proto(exchange) for exchange in cost.exchanges],
         dtype=cost.dtype,
     )
 
@@ -47,9 +44,25 @@ def cost_from_proto(message: plan_pb2.Cost) -> Cost:
         max_flops=int(message.max_flops),
         parameter_bytes=message.parameter_bytes,
         activation_bytes=message.activation_bytes,
-        all_to_all_bytes=message.all_to_all_bytes,
-        ring_bytes=message.ring_bytes,
-        all_reduce_bytes=message.all_reduce_bytes,
-        decision_collectives=message.decision_collectives,
+        exchanges=tuple(
+            ExchangeCost(
+                exchange.collective,
+                exchange.group,
+                exchange.step_bytes,
+                exchange.min_calls,
+                exchange.min_bytes,
+                exchange.max_calls,
+                exchange.max_bytes,
+            )
+            for exchange in message.exchanges
+        ),
         dtype=message.dtype,
+    )
+
+
+def _exchange_to_proto(cost: ExchangeCost) -> plan_pb2.ExchangeCost:
+    return plan_pb2.ExchangeCost(
+        collective=cost.collective,
+        group=cost.group,
+        **{name: min(getattr(cost, name), _MOST_BYTES) for name in _EXCHANGED},
     )

@@ -22,6 +22,24 @@ class ColumnCost:
 
 
 @dataclass(frozen=True, slots=True)
+class ExchangeCost:
+    """One kind of collective in one group of the mesh, as rank 0 counts it.
+
+    Bytes are those that it sends to others, or puts into a sum: in the fully computed step that
+    exchanges most, and in a run with the fewest and with the most computed steps. Decisions are
+    counted as if no limit ended caching early, or as if every limit did.
+    """
+
+    collective: str
+    group: str
+    step_bytes: int
+    min_calls: int
+    min_bytes: int
+    max_calls: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """``columns`` in the program's order; everything else is of transformers as a whole.
 
@@ -31,9 +49,7 @@ class Cost:
     ``parameter_bytes``: weights of all transformers, not of encoders and VAE.
     ``activation_bytes``: the streams and the widest layer of a block, a lower bound of what a
     forward needs.
-    ``all_to_all_bytes`` and ``ring_bytes`` are what a rank sends to others in one fully computed
-    step, ``all_reduce_bytes`` what it puts into sums over its tensor parallel group.
-    ``decision_collectives``: of a run, where no limit ends caching early.
+    ``exchanges``: what the ranks exchange, by collective and group.
     ``dtype`` of activations and of weights that are not quantized, which the bytes assume.
     """
 
@@ -44,10 +60,7 @@ class Cost:
     max_flops: int
     parameter_bytes: int
     activation_bytes: int
-    all_to_all_bytes: int
-    ring_bytes: int
-    all_reduce_bytes: int
-    decision_collectives: int
+    exchanges: tuple[ExchangeCost, ...]
     dtype: str
 
     @property

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from planner.compile import dtype as dtypes
 from planner.compile.cache_size import Holding, holdings, peak_bytes
-from planner.compile.cost import ColumnCost, Cost
-from planner.compile.exchange import Rank
+from planner.compile.cost import ColumnCost, Cost, ExchangeCost
+from planner.compile.exchange import DECISION, DECISION_BYTES, Rank, Traffic, Volume, added
 from planner.compile.forward import ForwardCost, forward_cost
 from planner.compile.plan import Branch, OpKind, Program
 from planner.compile.request import Request
@@ -70,9 +70,6 @@ class _Estimator:
         def of_step(active: tuple[bool, ...], of_column: list[int]) -> int:
             return sum(v for v, on in zip(of_column, active, strict=True) if on)
 
-        def most(of_column: list[int]) -> int:
-            return max(of_step(active, of_column) for active in steps)
-
         full = [column.full_flops for column in columns]
         return Cost(
             columns=columns,
@@ -82,10 +79,7 @@ class _Estimator:
             max_flops=total([bound.max_computed for bound in computed]),
             parameter_bytes=self._forward.parameter_bytes,
             activation_bytes=max(group.activation_bytes for group in groups),
-            all_to_all_bytes=most([group.all_to_all_bytes for group in groups]),
-            ring_bytes=most([group.ring_bytes for group in groups]),
-            all_reduce_bytes=most([group.all_reduce_bytes for group in groups]),
-            decision_collectives=self._decisions(),
+            exchanges=self._exchanges(computed, runs, steps),
             dtype=self._dtype,
         )
 
@@ -103,8 +97,12 @@ class _Estimator:
                 key = id(ops), id(column.calibrator), has_middle
                 if key not in known:
                     known[key] = holdings(ops, column.calibrator, has_middle=has_middle)
+                held = known[key]
+                if self._program.topology.world_size > 1:
+                    # Ranks sum anew for every test.
+                    held = frozenset(each._replace(mean=False) for each in held)
                 cache_bytes = peak_bytes(
-                    known[key], group.stream_elements, self._batch, dtypes.BYTES[self._dtype]
+                    held, group.stream_elements, self._batch, dtypes.BYTES[self._dtype]
                 )
             ends_flops = group.ends_flops(column.fn_compute_blocks, column.bn_compute_blocks)
             columns.append(ColumnCost(group.flops, ends_flops, cache_bytes))
@@ -116,10 +114,40 @@ class _Estimator:
         forwards = {(column.target, column.branch) for column, on in columns if on}
         return sum(self._forward.rest_flops[target] for target, _ in forwards)
 
+    def _exchanges(
+        self, computed: Sequence[Bounds], runs: Sequence[int], steps: Iterable[tuple[bool, ...]]
+    ) -> tuple[ExchangeCost, ...]:
+        if self._program.topology.world_size == 1:
+            return ()
+        full = [group.traffic for group in self._groups]
+        ends = [
+            group.ends_traffic(column.fn_compute_blocks, column.bn_compute_blocks)
+            for group, column in zip(self._groups, self._program.columns, strict=True)
+        ]
+
+        def total(bound: list[int], decisions: int) -> Traffic:
+            return added(
+                *zip(full, bound, strict=True),
+                *((e, run - n) for e, n, run in zip(ends, bound, runs, strict=True)),
+                ({DECISION: Volume(1, DECISION_BYTES)}, decisions),
+            )
+
+        least = total([bound.min_computed for bound in computed], 0)
+        most = total([bound.max_computed for bound in computed], self._decisions())
+        of_steps = [added(*zip(full, map(int, active), strict=True)) for active in steps]
+        nothing = Volume(0, 0)
+        return tuple(
+            ExchangeCost(
+                *key,
+                max(step.get(key, nothing).bytes for step in of_steps),
+                *least.get(key, nothing),
+                *most.get(key, nothing),
+            )
+            for key in sorted(least.keys() | most.keys())
+        )
+
     def _decisions(self) -> int:
         """One for every test, less those that take the conditional branch's result."""
-        if self._program.topology.world_size == 1:
-            return 0
         tests = {
             (column.target, column.block_lists, column.branch, i, column.reuses_cond_diff)
             for column, ops in zip(self._program.columns, self._ops, strict=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from planner.compile.exchange import Rank
+from planner.compile.exchange import Rank, Traffic, added
 from planner.compile.plan import Placement
 from planner.compile.weights import parameter_bytes
 from planner.models.facts import BlockGroup, ModelFacts, Target
@@ -16,27 +16,43 @@ _KNOWN = 256
 
 
 @dataclass(frozen=True, slots=True)
+class BlockCost:
+    flops: int
+    traffic: Traffic
+
+
+@dataclass(frozen=True, slots=True)
 class GroupCost:
     """The blocks of one group. FLOPs are those of all ranks together, the rest that of one rank.
 
-    ``blocks``: the FLOPs of a block with how many are alike, in execution order.
-    ``stream_elements``: of one tensor of each stream.
+    ``blocks``: one of each list and how many there are, in execution order.
+    ``stream_elements``: of one tensor of each stream. ``whole``: what its end exchanges.
     """
 
-    blocks: tuple[tuple[int, int], ...]
+    blocks: tuple[tuple[BlockCost, int], ...]
     stream_elements: tuple[int, ...]
     activation_bytes: int
-    all_to_all_bytes: int
-    ring_bytes: int
-    all_reduce_bytes: int
+    whole: Traffic
 
     @property
     def flops(self) -> int:
-        return sum(flops * count for flops, count in self.blocks)
+        return sum(block.flops * count for block, count in self.blocks)
+
+    @property
+    def traffic(self) -> Traffic:
+        return added((self.whole, 1), *((block.traffic, count) for block, count in self.blocks))
 
     def ends_flops(self, first: int, last: int) -> int:
         """FLOPs of so many first and last blocks."""
-        return _first(self.blocks, first) + _first(self.blocks[::-1], last)
+        return sum(block.flops * count for block, count in self._ends(first, last))
+
+    def ends_traffic(self, first: int, last: int) -> Traffic:
+        """What a forward exchanges that computes so many first and last blocks."""
+        ends = ((block.traffic, count) for block, count in self._ends(first, last))
+        return added((self.whole, 1), *ends)
+
+    def _ends(self, first: int, last: int) -> list[tuple[BlockCost, int]]:
+        return [*_taken(self.blocks, first), *_taken(self.blocks[::-1], last)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,8 @@ def forward_cost(model: ModelFacts, rank: Rank, placement: Placement) -> Forward
                 targets[group.target],
                 [blocks[group.target][name] for name in group.block_lists],
                 rank,
+                # What comes next reads every stream, what comes last only the hidden one.
+                is_last=group is [g for g in model.groups if g.target == group.target][-1],
             )
             for group in model.groups
         },
@@ -85,31 +103,37 @@ def forward_cost(model: ModelFacts, rank: Rank, placement: Placement) -> Forward
 
 
 def _group_cost(
-    group: BlockGroup, target: Target, blocks: list[tuple[Layers, int]], rank: Rank
+    group: BlockGroup,
+    target: Target,
+    blocks: list[tuple[Layers, int]],
+    rank: Rank,
+    *,
+    is_last: bool,
 ) -> GroupCost:
     streams = rank.stream_elements(group, target)
-    widest = max((rank.layer_bytes(layers) for layers, _ in blocks), default=0)
-    attentions = [(each, n) for layers, n in blocks for each in layers.attentions]
+    widest = max((rank.layer_bytes(group, layers) for layers, _ in blocks), default=0)
     return GroupCost(
-        blocks=tuple((rank.batch * layers.flops(rank.tokens), n) for layers, n in blocks),
+        blocks=tuple(
+            (
+                BlockCost(
+                    rank.batch * layers.flops(rank.tokens),
+                    rank.block_traffic(group, target, layers),
+                ),
+                count,
+            )
+            for layers, count in blocks
+        ),
         stream_elements=streams,
         activation_bytes=sum(streams) * rank.dtype_bytes + widest,
-        all_to_all_bytes=sum(
-            n * rank.all_to_all_bytes(attention, target.attention_head_dim)
-            for attention, n in attentions
-        ),
-        ring_bytes=sum(n * rank.ring_bytes(attention) for attention, n in attentions),
-        all_reduce_bytes=sum(
-            n * rank.all_reduce_bytes(linear) for layers, n in blocks for linear in layers.linears
-        ),
+        whole=rank.whole_traffic(group, target, all_streams=not is_last),
     )
 
 
-def _first(blocks: tuple[tuple[int, int], ...], count: int) -> int:
-    """FLOPs of the first ``count`` blocks."""
-    total = 0
-    for flops, n in blocks:
+def _taken(
+    blocks: tuple[tuple[BlockCost, int], ...], count: int
+) -> Iterator[tuple[BlockCost, int]]:
+    """The first ``count`` blocks."""
+    for block, n in blocks:
         taken = min(n, count)
-        total += taken * flops
+        yield block, taken
         count -= taken
-    return total

@@ -194,11 +194,11 @@ def _check_flags(
     family = model.architecture.family
     if ulysses > 1 and parallelism.ulysses_async and family not in _ASYNC_FAMILIES:
         config.report(
-            Severity.ERROR,
+            Severity.HINT,
             "async-family",
             (_SECTION, "ulysses_async"),
-            f"ulysses_async exists for {', '.join(_ASYNC_FAMILIES.values())}, not for {family}",
-            "ulysses_async: false",
+            f"Cache-DiT has ulysses_async for {', '.join(_ASYNC_FAMILIES.values())} and refuses it "
+            f"for {family}; here it works for every family",
         )
     if parallelism.ulysses_anything and ring > 1:
         config.report(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from math import ceil
 
 
 class Rows(Enum):
@@ -29,6 +28,12 @@ class Rows(Enum):
     """Parameters that a forward of this pipeline does not use."""
 
 
+def shares(tokens: int, ranks: int) -> list[int]:
+    """How ranks share tokens: as evenly as possible, the first ranks get one more."""
+    each, more = divmod(tokens, ranks)
+    return [each + (rank < more) for rank in range(ranks)]
+
+
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
     """Tokens of one forward for a batch of one."""
@@ -49,12 +54,6 @@ class TokenCounts:
                 return 0
             case _:
                 return int(getattr(self, rows.value))
-
-    def share(self, rows: Rows, ranks: int) -> int:
-        """The largest share of a rank when the sequence is split over so many."""
-        if rows is Rows.JOINT:
-            return self.share(Rows.IMAGE, ranks) + self.share(Rows.TEXT, ranks)
-        return ceil(self.of(rows) / ranks)
 
 
 class Split(Enum):

@@ -37,6 +37,15 @@ def headlines(estimate: Estimate, steps: int) -> list[tuple[str, str]]:
     return found
 
 
+_EXCHANGES = {
+    ("all_to_all", "ulysses"): "Ulysses all-to-all",
+    ("send_recv", "ring"): "ring",
+    ("all_gather", "ring"): "ring all-gather",
+    ("all_gather", "sequence"): "all-gather",
+    ("all_reduce", "tp"): "TP all-reduce",
+}
+
+
 def cost_in_words(cost: Cost, program: Program) -> list[tuple[str, str]]:
     """What a run needs: pairs of a heading and a sentence."""
     topology = program.topology
@@ -59,19 +68,26 @@ def cost_in_words(cost: Cost, program: Program) -> list[tuple[str, str]]:
     ]
     if topology.world_size == 1:
         return found
-    sent = [
-        f"{name} {_bytes(amount)}"
-        for name, amount in (
-            ("all-to-all", cost.all_to_all_bytes),
-            ("ring", cost.ring_bytes),
-            ("all-reduce", cost.all_reduce_bytes),
-        )
-        if amount
+    by_step = [
+        f"{_EXCHANGES[each.collective, each.group]} {_bytes(each.step_bytes)}"
+        for each in cost.exchanges
+        if each.step_bytes
     ]
-    if sent:
-        found.append(("exchange", f"{', '.join(sent)} per rank in a full step"))
-    if cost.decision_collectives:
-        counted = f"up to {cost.decision_collectives} small collectives a run"
+    if by_step:
+        moved = [each for each in cost.exchanges if each.step_bytes]
+        low, high = (
+            _bytes(sum(getattr(each, name) for each in moved))
+            for name in ("min_bytes", "max_bytes")
+        )
+        found.append(
+            (
+                "exchange",
+                f"{_range(low, high)} per rank a run; in a full step {', '.join(by_step)}",
+            )
+        )
+    decisions = sum(each.max_calls for each in cost.exchanges if each.collective == "decision")
+    if decisions:
+        counted = f"up to {decisions} small collectives a run"
         found.append(("decisions", f"{counted}, to agree on computing or caching"))
     return found
 

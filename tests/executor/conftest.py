@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.quiet import silence_libraries
-from tests.executor.rank_farm import RankFarm
 
 silence_libraries()
 torch.set_num_threads(1)
@@ -25,10 +23,3 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def loaded(checkpoint: Path) -> LoadedPipeline:
     return load(str(checkpoint), served_name="tiny")
-
-
-@pytest.fixture(scope="session")
-def rank_farm() -> Iterator[RankFarm]:
-    farm = RankFarm()
-    yield farm
-    farm.close()

@@ -297,6 +297,7 @@ class Record(_message.Message):
     DENOISE_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
     CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    EXCHANGES_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """The plan that was executed."""
     denoise_seconds: _builtins.float
@@ -313,6 +314,10 @@ class Record(_message.Message):
         Program.columns; what was planned is in the estimate.
         """
 
+    @_builtins.property
+    def exchanges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Exchange]:
+        """What rank 0 exchanged with others, transformers only."""
+
     def __init__(
         self,
         *,
@@ -322,14 +327,47 @@ class Record(_message.Message):
         denoise_seconds: _builtins.float = ...,
         total_seconds: _builtins.float = ...,
         cache_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        exchanges: _abc.Iterable[Global___Exchange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "plan_id", b"plan_id", "program", b"program", "steps", b"steps", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "exchanges", b"exchanges", "plan_id", b"plan_id", "program", b"program", "steps", b"steps", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Record: _TypeAlias = Record  # noqa: Y015
+
+@_typing.final
+class Exchange(_message.Message):
+    """How often, and with how many bytes, one kind of collective ran in one group
+    of the mesh; named and counted as in ExchangeCost.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTIVE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    collective: _builtins.str
+    group: _builtins.str
+    calls: _builtins.int
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        collective: _builtins.str = ...,
+        group: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "calls", b"calls", "collective", b"collective", "group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Exchange: _TypeAlias = Exchange  # noqa: Y015
 
 @_typing.final
 class StepOutcome(_message.Message):

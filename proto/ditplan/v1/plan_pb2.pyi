@@ -743,10 +743,7 @@ class Cost(_message.Message):
     MAX_FLOPS_FIELD_NUMBER: _builtins.int
     PARAMETER_BYTES_FIELD_NUMBER: _builtins.int
     ACTIVATION_BYTES_FIELD_NUMBER: _builtins.int
-    ALL_TO_ALL_BYTES_FIELD_NUMBER: _builtins.int
-    RING_BYTES_FIELD_NUMBER: _builtins.int
-    ALL_REDUCE_BYTES_FIELD_NUMBER: _builtins.int
-    DECISION_COLLECTIVES_FIELD_NUMBER: _builtins.int
+    EXCHANGES_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     step_flops: _builtins.float
     """Of the most expensive step, fully computed."""
@@ -759,15 +756,6 @@ class Cost(_message.Message):
     """Weights of the transformers."""
     activation_bytes: _builtins.int
     """The streams and the widest layer of a block: a lower bound."""
-    all_to_all_bytes: _builtins.int
-    """What a rank sends to others in one fully computed step: queries, keys,
-    values and results of Ulysses attention; keys and values of a ring.
-    """
-    ring_bytes: _builtins.int
-    all_reduce_bytes: _builtins.int
-    """What a rank puts into tensor parallel sums in one fully computed step."""
-    decision_collectives: _builtins.int
-    """Collectives of a run that decide between computing and caching, at most."""
     dtype: _builtins.str
     """Dtype of activations, and of weights that are not quantized, that the bytes
     assume, e.g. "bfloat16".
@@ -775,6 +763,10 @@ class Cost(_message.Message):
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnCost]:
         """In the order of Program.columns."""
+
+    @_builtins.property
+    def exchanges(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangeCost]:
+        """What the ranks exchange; nothing where there is one."""
 
     def __init__(
         self,
@@ -786,15 +778,12 @@ class Cost(_message.Message):
         max_flops: _builtins.float = ...,
         parameter_bytes: _builtins.int = ...,
         activation_bytes: _builtins.int = ...,
-        all_to_all_bytes: _builtins.int = ...,
-        ring_bytes: _builtins.int = ...,
-        all_reduce_bytes: _builtins.int = ...,
-        decision_collectives: _builtins.int = ...,
+        exchanges: _abc.Iterable[Global___ExchangeCost] | None = ...,
         dtype: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes", b"activation_bytes", "all_reduce_bytes", b"all_reduce_bytes", "all_to_all_bytes", b"all_to_all_bytes", "columns", b"columns", "decision_collectives", b"decision_collectives", "dtype", b"dtype", "full_flops", b"full_flops", "max_flops", b"max_flops", "min_flops", b"min_flops", "parameter_bytes", b"parameter_bytes", "ring_bytes", b"ring_bytes", "step_flops", b"step_flops"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes", b"activation_bytes", "columns", b"columns", "dtype", b"dtype", "exchanges", b"exchanges", "full_flops", b"full_flops", "max_flops", b"max_flops", "min_flops", b"min_flops", "parameter_bytes", b"parameter_bytes", "step_flops", b"step_flops"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -828,3 +817,50 @@ class ColumnCost(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ColumnCost: _TypeAlias = ColumnCost  # noqa: Y015
+
+@_typing.final
+class ExchangeCost(_message.Message):
+    """One kind of collective in one group of the mesh, as rank 0 counts it: bytes
+    are those that it sends to others, or puts into a sum.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTIVE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    STEP_BYTES_FIELD_NUMBER: _builtins.int
+    MIN_CALLS_FIELD_NUMBER: _builtins.int
+    MIN_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    collective: _builtins.str
+    """"all_to_all", "send_recv", "all_gather", "all_reduce", or "decision": the
+    all-reduce that decides between computing and caching.
+    """
+    group: _builtins.str
+    """"ring", "ulysses", "tp", "sequence" (ring x ulysses) or "model" (all ranks)."""
+    step_bytes: _builtins.int
+    """Of the fully computed step that exchanges most."""
+    min_calls: _builtins.int
+    """Of a run with the fewest and with the most computed steps."""
+    min_bytes: _builtins.int
+    max_calls: _builtins.int
+    max_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        collective: _builtins.str = ...,
+        group: _builtins.str = ...,
+        step_bytes: _builtins.int = ...,
+        min_calls: _builtins.int = ...,
+        min_bytes: _builtins.int = ...,
+        max_calls: _builtins.int = ...,
+        max_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collective", b"collective", "group", b"group", "max_bytes", b"max_bytes", "max_calls", b"max_calls", "min_bytes", b"min_bytes", "min_calls", b"min_calls", "step_bytes", b"step_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeCost: _TypeAlias = ExchangeCost  # noqa: Y015

@@ -61,7 +61,9 @@ class TinyTransformer:
         prompt = self.spec["geometry"]["txt"]
         return replace(facts, sequence=replace(facts.sequence, prompt=prompt))
 
-    def compile(self, config: str, steps: int, *, guided: bool = False) -> Compilation:
+    def compile(
+        self, config: str, steps: int, *, guided: bool = False, world_size: int | None = None
+    ) -> Compilation:
         """Compiles for the size of the latents, in pixels and frames."""
         geometry, facts = self.spec["geometry"], self.facts
         assert facts.sequence is not None
@@ -75,6 +77,7 @@ class TinyTransformer:
             facts,
             Request(
                 steps,
+                world_size,
                 height=geometry["h"] * pixels,
                 width=geometry["w"] * pixels,
                 num_frames=frames,

@@ -14,9 +14,8 @@ from executor.engine.program import OpOutcome, Program, Topology
 from executor.parallel.mesh import World
 from executor.parallel.sharing import Sharing
 from executor.parallel.wire import Count, Key
+from planner.compile.compiler import Compilation
 from tests.executor.engine.tiny_transformers import TinyTransformer, executable
-
-UNCACHED = "{}"
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,31 @@ def run_shared(
             shared = run_case(case, replace(case.program, topology=topology), sharing)
             runs.append(replace(shared, counts=world.ledger.since(before)))
         found.append(runs)
+    return found
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that the planner has compiled, topology included."""
+
+    case: Case
+    program: Program
+
+    @classmethod
+    def of(cls, tiny: TinyTransformer, compilation: Compilation) -> Planned:
+        program = executable(compilation)
+        guided = len({column.branch for column in program.columns}) > 1
+        return cls(Case(tiny, steps=len(program.steps), guided=guided), program)
+
+
+def run_planned(world: World, runs: Sequence[Planned]) -> list[SharedRun]:
+    """One run after the other, each under its own topology."""
+    found = []
+    for each in runs:
+        sharing = Sharing(world, each.program.topology)
+        before = dict(world.ledger.counts)
+        shared = run_case(each.case, each.program, sharing)
+        found.append(replace(shared, counts=world.ledger.since(before)))
     return found
 
 

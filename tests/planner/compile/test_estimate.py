@@ -30,6 +30,7 @@ from tests.planner.models.tiny import TEXT, TINY, Tiny
 STEPS = 12
 STATIC = "max_warmup_steps: 3, steps_computation_policy: static, steps_computation_mask: "
 MASK = "[1,1,1,0,0,1,0,1,0,0,0,1]"
+COMPUTED = MASK.count("1")
 
 
 def facts_of(tiny: Tiny) -> ModelFacts:
@@ -306,52 +307,103 @@ class TestExchanges:
     def test_ulysses(self) -> None:
         cost = cost_of("parallelism_config: {ulysses_size: 2}", world_size=2)
         # Queries, keys, values and results of half the sequence, of which half goes elsewhere.
-        assert cost.all_to_all_bytes == 5 * 4 * 38 * 64 * 2 // 2
-        assert (cost.ring_bytes, cost.all_reduce_bytes) == (0, 0)
+        assert step_bytes(cost) == {
+            ("all_to_all", "ulysses"): 5 * 4 * 38 * 64 * 2 // 2,
+            ("all_gather", "sequence"): 32 * 64 * 2,
+        }
+        assert calls(cost) == {
+            ("all_to_all", "ulysses"): STEPS * 5 * 2,
+            ("all_gather", "sequence"): STEPS,
+        }
+
+    def test_ulysses_in_rounds(self) -> None:
+        config = "parallelism_config: {ulysses_size: 2, ulysses_async: true}"
+        cost = cost_of(config, world_size=2)
+        assert step_bytes(cost)["all_to_all", "ulysses"] == 5 * 4 * 38 * 64 * 2 // 2
+        assert calls(cost)["all_to_all", "ulysses"] == STEPS * 5 * 4
 
     def test_ulysses_in_8_bits(self) -> None:
         config = "parallelism_config: {ulysses_size: 2, ulysses_float8: true}"
         cost = cost_of(config, world_size=2)
-        assert cost.all_to_all_bytes == 5 * 4 * 38 * (64 + 4 * 4) // 2
+        assert step_bytes(cost)["all_to_all", "ulysses"] == 5 * 4 * 38 * (64 + 4 * 4) // 2
 
-    def test_ring(self) -> None:
-        cost = cost_of("parallelism_config: {ring_size: 4}", world_size=4)
-        assert cost.ring_bytes == 5 * 3 * 2 * 19 * 64 * 2
-        assert (cost.all_to_all_bytes, cost.all_reduce_bytes) == (0, 0)
+    def test_uneven_shares_are_those_of_rank_0(self) -> None:
+        config = "parallelism_config: {ulysses_size: 3, ulysses_anything: true}"
+        cost = cost_of(config, world_size=3)
+        # 22 + 4 tokens of 4 heads against the 76 of 2 heads, of 16 channels.
+        rows = 3 * 26 * (4 - 2) + (76 - 26) * 2
+        assert step_bytes(cost)["all_to_all", "ulysses"] == 5 * rows * 16 * 2
+
+    @pytest.mark.parametrize(("method", "key"), [("p2p", "send_recv"), ("allgather", "all_gather")])
+    def test_ring(self, method: str, key: str) -> None:
+        config = f"parallelism_config: {{ring_size: 4, ring_rotate_method: {method}}}"
+        cost = cost_of(config, world_size=4)
+        assert step_bytes(cost) == {
+            (key, "ring"): 5 * 3 * 2 * 19 * 64 * 2,
+            ("all_gather", "sequence"): 3 * 16 * 64 * 2,
+        }
+        assert calls(cost)[key, "ring"] == STEPS * 5 * (3 if method == "p2p" else 1)
 
     def test_tensor_parallel(self) -> None:
         cost = cost_of("parallelism_config: {tp_size: 2}", world_size=2)
         # Of a double block attention and feed-forward of both streams, of a single one the end.
-        assert cost.all_reduce_bytes == (2 * 2 * 76 + 3 * 76) * 64 * 2
-        assert (cost.all_to_all_bytes, cost.ring_bytes) == (0, 0)
+        assert step_bytes(cost) == {
+            ("all_reduce", "tp"): (2 * 2 * 76 + 3 * 76) * 64 * 2,
+        }
+        assert calls(cost) == {("all_reduce", "tp"): STEPS * (2 * 4 + 3)}
 
     def test_all_three(self) -> None:
         config = "parallelism_config: {ulysses_size: 2, ring_size: 2, tp_size: 2}"
         cost = cost_of(config, world_size=8)
-        assert cost.all_to_all_bytes == 5 * 4 * 19 * 32 * 2 // 2
-        # After the all-to-all a rank has half the sequence and half of its heads.
-        assert cost.ring_bytes == 5 * 2 * 38 * 16 * 2
-        assert cost.all_reduce_bytes == (2 * 2 * 19 + 3 * 19) * 64 * 2
+        assert step_bytes(cost) == {
+            ("all_to_all", "ulysses"): 5 * 4 * 19 * 32 * 2 // 2,
+            # After the all-to-all a rank has half the sequence and half of its heads.
+            ("send_recv", "ring"): 5 * 2 * 38 * 16 * 2,
+            ("all_reduce", "tp"): (2 * 2 * 19 + 3 * 19) * 64 * 2,
+            ("all_gather", "sequence"): 3 * 16 * 64 * 2,
+        }
 
     def test_text_that_is_only_attended_to_stays_where_it_is(self) -> None:
         model = from_name("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
         cost = cost_of(
             "parallelism_config: {ulysses_size: 2}", model, world_size=2, guidance_scale=1.0
         )
-        assert cost.all_to_all_bytes == 30 * 4 * (32760 // 2) * 1536 * 2 // 2
+        sent = step_bytes(cost)["all_to_all", "ulysses"]
+        assert sent == 30 * 4 * (32760 // 2) * 1536 * 2 // 2
+
+    def test_skipped_blocks_exchange_nothing(self) -> None:
+        config = cache(Fn_compute_blocks=1, Bn_compute_blocks=1)
+        cost = cost_of(config + "\nparallelism_config: {ulysses_size: 2}", world_size=2)
+        uncached = cost_of("parallelism_config: {ulysses_size: 2}", world_size=2)
+        computed = COMPUTED * 5 + (STEPS - COMPUTED) * 2
+        assert calls(cost)["all_to_all", "ulysses"] == 2 * computed
+        assert calls(cost)["all_gather", "sequence"] == STEPS
+        assert step_bytes(cost) == step_bytes(uncached)
 
     def test_decisions_are_collective_only_between_ranks(self) -> None:
         config = "cache_config: {max_warmup_steps: 2, Fn_compute_blocks: 1}"
-        assert cost_of(config).decision_collectives == 0
+        assert cost_of(config).exchanges == ()
         on_two = cost_of(config + "\nparallelism_config: {ulysses_size: 2}", world_size=2)
-        assert on_two.decision_collectives == STEPS - 2
+        assert calls(on_two)["decision", "model"] == STEPS - 2
         wan = from_name("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
         for separate, times in (("true", 2), ("false", 1)):
             both = config.replace("{", f"{{cfg_diff_compute_separate: {separate}, ")
             both += "\nparallelism_config: {ulysses_size: 2}"
-            assert cost_of(both, wan, world_size=2).decision_collectives == times * (STEPS - 2)
+            cost = cost_of(both, wan, world_size=2)
+            assert calls(cost)["decision", "model"] == times * (STEPS - 2)
         decided = cost_of(cache() + "\nparallelism_config: {ulysses_size: 2}", world_size=2)
-        assert decided.decision_collectives == 0
+        assert ("decision", "model") not in calls(decided)
+
+
+def step_bytes(cost: Cost) -> dict[tuple[str, str], int]:
+    return {
+        (each.collective, each.group): each.step_bytes for each in cost.exchanges if each.step_bytes
+    }
+
+
+def calls(cost: Cost) -> dict[tuple[str, str], int]:
+    """Of a run with the most computed steps."""
+    return {(each.collective, each.group): each.max_calls for each in cost.exchanges}
 
 
 class TestActivations:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from planner.compile.compiler import Compilation
-from planner.compile.cost import ColumnCost, Cost
+from planner.compile.cost import ColumnCost, Cost, ExchangeCost
 from planner.compile.plan import (
     AdaptiveRule,
     Branch,
@@ -68,10 +68,13 @@ def costly_flux(flux: Compilation) -> Compilation:
         max_flops=1680 * 10**12,
         parameter_bytes=22 << 30,
         activation_bytes=1 << 29,
-        all_to_all_bytes=5 << 20,
-        ring_bytes=6 << 20,
-        all_reduce_bytes=7 << 20,
-        decision_collectives=24,
+        exchanges=(
+            ExchangeCost("all_gather", "sequence", 4 << 20, 28, 112 << 20, 28, 112 << 20),
+            ExchangeCost("all_reduce", "tp", 7 << 20, 70, 77 << 20, 196, 196 << 20),
+            ExchangeCost("all_to_all", "ulysses", 5 << 20, 110, 55 << 20, 280, 140 << 20),
+            ExchangeCost("decision", "model", 0, 0, 0, 24, 576),
+            ExchangeCost("send_recv", "ring", 6 << 20, 55, 66 << 20, 140, 168 << 20),
+        ),
         dtype="bfloat16",
     )
     return replace(

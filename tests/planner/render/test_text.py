@@ -123,7 +123,10 @@ def test_what_a_run_should_cost_is_told_as_an_estimate(costly_flux: Compilation)
         "memory: at least 25.5 GiB per rank in bfloat16: parameters 22.0 GiB, activations 512 MiB, "
         "cache 3.00 GiB" in text
     )
-    assert "exchange: all-to-all 5.00 MiB, ring 6.00 MiB, all-reduce 7.00 MiB per rank" in text
+    assert (
+        "exchange: 310 to 616 MiB per rank a run; in a full step all-gather 4.00 MiB, "
+        "TP all-reduce 7.00 MiB, Ulysses all-to-all 5.00 MiB, ring 6.00 MiB" in text
+    )
     assert "decisions: up to 24 small collectives" in text
 
 

@@ -201,6 +201,7 @@ class Completion(_message.Message):
     DENOISE_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
     CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    EXCHANGES_FIELD_NUMBER: _builtins.int
     denoise_seconds: _builtins.float
     total_seconds: _builtins.float
     @_builtins.property
@@ -209,16 +210,19 @@ class Completion(_message.Message):
         or none where it was not measured.
         """
 
+    @_builtins.property
+    def exchanges(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.Exchange]: ...
     def __init__(
         self,
         *,
         denoise_seconds: _builtins.float = ...,
         total_seconds: _builtins.float = ...,
         cache_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        exchanges: _abc.Iterable[_generation_pb2.Exchange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "exchanges", b"exchanges", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,116 @@
+"""Ranks exchange, call by call and byte by byte, what the plan says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from executor.parallel.wire import Collective
+from planner.compile.compiler import Compilation
+from tests.executor.engine.tiny_transformers import FAMILIES, WITH_CFG, TinyTransformer
+from tests.executor.parallel.shared_runs import Planned, run_planned
+from tests.executor.rank_farm import RankFarm
+
+CACHE = {
+    "Fn_compute_blocks": 1,
+    "Bn_compute_blocks": 2,
+    "max_warmup_steps": 1,
+    "steps_computation_policy": "static",
+    "steps_computation_mask": [1, 0, 1, 0, 0],
+}
+ADAPTIVE = {"Fn_compute_blocks": 2, "max_warmup_steps": 1, "residual_diff_threshold": 0.3}
+STEPS = 5
+
+TOPOLOGIES: dict[int, list[dict[str, Any]]] = {
+    2: [
+        {"ulysses_size": 2},
+        {"ulysses_size": 2, "ulysses_float8": True},
+        {"ulysses_size": 2, "ulysses_async": True},
+        {"ring_size": 2},
+        {"ring_size": 2, "ring_rotate_method": "allgather"},
+    ],
+    3: [
+        {"ulysses_size": 3, "ulysses_anything": True},
+        {"ulysses_size": 3, "ulysses_anything": True, "ulysses_float8": True},
+    ],
+    4: [
+        {"ulysses_size": 4},
+        {"ring_size": 4},
+        {"ulysses_size": 2, "ring_size": 2},
+        {"ulysses_size": 2, "ring_size": 2, "ring_rotate_method": "allgather"},
+    ],
+}
+
+
+def compiled(
+    family: str, topology: dict[str, Any], cache: dict[str, Any] | None, *, guided: bool
+) -> Compilation:
+    size = topology.get("ulysses_size", 1) * topology.get("ring_size", 1)
+    config: dict[str, Any] = {"parallelism_config": topology}
+    if cache is not None:
+        config["cache_config"] = cache
+    tiny = tiny_of(family, size)
+    return tiny.compile(json.dumps(config), STEPS, guided=guided, world_size=size)
+
+
+def tiny_of(family: str, size: int) -> TinyTransformer:
+    """Of tokens that do not divide by three."""
+    return TinyTransformer(family, (10, 6) if size == 3 else None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", TOPOLOGIES)
+def test_a_decided_run_exchanges_what_was_estimated(
+    rank_farm: RankFarm, family: str, size: int
+) -> None:
+    compilations = [
+        compiled(family, topology, cache, guided=guided)
+        for topology in TOPOLOGIES[size]
+        for cache in (None, CACHE)
+        for guided in ((False, True) if family in WITH_CFG and cache else (False,))
+    ]
+    counted = rank_farm.run(
+        size, run_planned, [Planned.of(tiny_of(family, size), each) for each in compilations]
+    )[0]
+    for compilation, run in zip(compilations, counted, strict=True):
+        assert compilation.estimate is not None
+        assert compilation.estimate.cost is not None
+        exchanges = compilation.estimate.cost.exchanges
+        for most in (False, True):
+            assert {
+                (each.collective, each.group): (
+                    (each.max_calls, each.max_bytes) if most else (each.min_calls, each.min_bytes)
+                )
+                for each in exchanges
+            } == {
+                (kind.value, group): (count.calls, count.bytes)
+                for (kind, group), count in run.counts.items()
+            }, compilation.program and compilation.program.topology
+        columns = compilation.estimate.cost.columns
+        assert run.cache_bytes == tuple(column.cache_bytes for column in columns)
+
+
+@pytest.mark.parametrize("family", ["flux", "qwen"])
+@pytest.mark.parametrize("separate", [True, False])
+def test_a_decision_is_one_small_collective(
+    rank_farm: RankFarm, family: str, separate: bool
+) -> None:
+    cache = ADAPTIVE | {"cfg_diff_compute_separate": separate}
+    compilation = compiled(family, {"ulysses_size": 2}, cache, guided=family == "qwen")
+    (run,), _ = rank_farm.run(2, run_planned, [Planned.of(tiny_of(family, 2), compilation)])
+    measured = [
+        [op.residual_diff for op in step if op is not None and op.residual_diff is not None]
+        for step in run.outcomes
+    ]
+    decisions = sum(len(diffs if separate else diffs[:1]) for diffs in measured)
+    count = run.counts[Collective.DECISION, "model"]
+    assert (count.calls, count.bytes) == (decisions, 24 * decisions)
+    assert decisions > 0
+    assert compilation.estimate is not None
+    assert compilation.estimate.cost is not None
+    for each in compilation.estimate.cost.exchanges:
+        count = run.counts[Collective(each.collective), each.group]
+        assert each.min_calls <= count.calls <= each.max_calls
+        assert each.min_bytes <= count.bytes <= each.max_bytes
