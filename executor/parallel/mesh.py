@@ -20,6 +20,9 @@ Sizes = tuple[int, int, int]
 """ring, ulysses, tp"""
 
 
+MESH_GROUPS = ("ring", "ulysses", "tp", "sequence", "model")
+
+
 @dataclass(frozen=True, slots=True)
 class Mesh:
     """One rank's groups.

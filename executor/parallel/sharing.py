@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from executor.engine.program import Topology
-from executor.parallel.mesh import World
+from executor.parallel.mesh import MESH_GROUPS, World
 from executor.parallel.sequence import SharedGroup
-from executor.parallel.wire import Collective
+from executor.parallel.wire import Collective, Count, Key
 
 
 class Sharing:
@@ -23,6 +23,14 @@ class Sharing:
     def __init__(self, world: World, topology: Topology) -> None:
         self._topology = topology
         self._mesh = world.mesh(topology)
+        self._ledger = world.ledger
+        self._before = dict(world.ledger.counts)
+
+    @property
+    def exchanges(self) -> dict[Key, Count]:
+        """What this rank has exchanged for transformers since the run began."""
+        counts = self._ledger.since(self._before)
+        return {key: count for key, count in counts.items() if key[1] in MESH_GROUPS}
 
     def group(self, target: nn.Module, block_lists: Sequence[str]) -> SharedGroup | None:
         if self._mesh.sequence.size == 1:

@@ -149,6 +149,7 @@ class Dispatcher:
             denoise_seconds=completion.denoise_seconds,
             total_seconds=completion.total_seconds,
             cache_bytes=completion.cache_bytes,
+            exchanges=completion.exchanges,
         )
         self._settle(session, Ending(State.SUCCEEDED, record=record))
 

@@ -46,6 +46,15 @@ def record_document(generation: generation_pb2.Generation) -> dict[str, Any]:
         "denoise_seconds": record.denoise_seconds,
         "total_seconds": record.total_seconds,
         "cache_bytes": list(record.cache_bytes),
+        "exchanges": [
+            {
+                "collective": each.collective,
+                "group": each.group,
+                "calls": each.calls,
+                "bytes": each.bytes,
+            }
+            for each in record.exchanges
+        ],
     }
 
 
