@@ -3,144 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from executor.engine.execution import Execution
 from executor.engine.families import FAMILIES
 from executor.engine.pipelines import PIPELINES
-from executor.engine.program import (
-    AdaptiveRule,
-    Branch,
-    Calibrator,
-    Column,
-    Op,
-    OpKind,
-    OpOutcome,
-    Program,
-)
+from executor.engine.program import Branch, Calibrator, Column, Op, OpKind, Program
 from executor.placement.load import load
 from tests.executor import tiny
-from tests.executor.tiny.hunyuan_video_15 import shorten
+from tests.executor.engine.whole_runs import CASES, branches, built, plain, program_of, run_of
 
-STEPS = 4
-PROMPT = "a cat"
-PICTURE = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
-SMALL = {"height": 32, "width": 32}
-EDITED = {"height": 128, "width": 64}
-CLIP = {**SMALL, "num_frames": 5}
-ONE_GROUP = (("transformer_blocks", "single_transformer_blocks"),)
-TWO_GROUPS = (("transformer_blocks",), ("single_transformer_blocks",))
-TRUE_CFG = {"true_cfg_scale": 3.0, "negative_prompt": "blue"}
-CFG = {"guidance_scale": 3.0, "negative_prompt": "blue"}
-# Guidance in one forward of twice the batch, which is one column.
-BATCHED = {**CFG, "guidance_scale": 2.0}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A pipeline and its calls: ``plain`` runs one forward a step, ``guided`` two.
-
-    ``targets`` says which transformer denoises each of the four steps.
-    """
-
-    pipeline_class: str
-    groups: tuple[tuple[str, ...], ...]
-    arguments: Mapping[str, Any]
-    plain: Mapping[str, Any] | None = None
-    guided: Mapping[str, Any] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    targets: tuple[str, ...] = ("transformer",) * STEPS
-    prepare: Callable[[Any], Any] = lambda pipeline: pipeline
-
-
-EXPERTS = ("transformer",) * 2 + ("transformer_2",) * 2
-ONE_LIST = (("transformer_blocks",),)
-WAN = (("blocks",),)
-SHORT = {**SMALL, "max_sequence_length": 24}
-CASES = {
-    "flux": Case("FluxPipeline", ONE_GROUP, SHORT, {}, TRUE_CFG),
-    "flux-controlnet": Case(
-        "FluxControlNetPipeline", ONE_GROUP, {**SHORT, "control_image": PICTURE}, {}, TRUE_CFG
-    ),
-    "flux2": Case("Flux2Pipeline", TWO_GROUPS, {**SMALL, "max_sequence_length": 200}, {}),
-    "flux2-picture": Case(
-        "Flux2Pipeline", TWO_GROUPS, {"max_sequence_length": 200, "image": PICTURE}, {}
-    ),
-    "klein": Case(
-        "Flux2KleinPipeline",
-        TWO_GROUPS,
-        SHORT,
-        {"guidance_scale": 1.0},
-        {"guidance_scale": 3.0},
-    ),
-    "klein-distilled": Case(
-        "Flux2KleinPipeline", TWO_GROUPS, SHORT, {}, options={"is_distilled": True}
-    ),
-    "qwen-image": Case("QwenImagePipeline", ONE_LIST, SMALL, {}, TRUE_CFG),
-    "qwen-image-edit": Case(
-        "QwenImageEditPipeline", ONE_LIST, {**EDITED, "image": PICTURE}, None, TRUE_CFG
-    ),
-    "qwen-image-edit-plus": Case(
-        "QwenImageEditPlusPipeline", ONE_LIST, {**EDITED, "image": [PICTURE, PICTURE]}, {}
-    ),
-    "wan-2.1": Case("WanPipeline", WAN, {**CLIP, **SHORT}, {"guidance_scale": 1.0}, CFG),
-    "wan-2.2": Case(
-        "WanPipeline",
-        WAN,
-        {**CLIP, **SHORT},
-        {"guidance_scale": 1.0},
-        {**CFG, "guidance_scale_2": 2.0},
-        {"boundary_ratio": 0.8},
-        EXPERTS,
-    ),
-    "wan-2.1-picture": Case(
-        "WanImageToVideoPipeline",
-        WAN,
-        {**CLIP, **SHORT, "image": PICTURE},
-        {"guidance_scale": 1.0},
-        CFG,
-    ),
-    "wan-2.2-picture": Case(
-        "WanImageToVideoPipeline",
-        WAN,
-        {**CLIP, **SHORT, "image": PICTURE},
-        None,
-        CFG,
-        {"boundary_ratio": 0.8},
-        EXPERTS,
-    ),
-    "z-image": Case("ZImagePipeline", (("layers",),), SMALL, {"guidance_scale": 0.0}),
-    "z-image-guided": Case("ZImagePipeline", (("layers",),), SMALL, BATCHED),
-    "hunyuan-video": Case("HunyuanVideoPipeline", TWO_GROUPS, CLIP, {}, TRUE_CFG),
-    "hunyuan-video-1.5": Case(
-        "HunyuanVideo15Pipeline",
-        ONE_LIST,
-        CLIP,
-        None,
-        {"negative_prompt": "blue"},
-        prepare=shorten,
-    ),
-    "hunyuan-video-1.5-plain": Case(
-        "HunyuanVideo15Pipeline",
-        ONE_LIST,
-        CLIP,
-        {},
-        options={"guidance_scale": 1.0},
-        prepare=shorten,
-    ),
-    "ltx": Case("LTXPipeline", ONE_LIST, {**CLIP, **SHORT}, {"guidance_scale": 1.0}),
-    "ltx-guided": Case("LTXPipeline", ONE_LIST, {**CLIP, **SHORT}, BATCHED),
-}
 RUNS = [
     pytest.param(name, guided, id=f"{name}-{'guided' if guided else 'one-forward'}")
     for name, case in CASES.items()
@@ -152,7 +29,7 @@ RUNS = [
 def test_every_family_and_pipeline_is_here() -> None:
     assert {case.pipeline_class for case in CASES.values()} >= PIPELINES.keys()
     targets = {
-        type(getattr(_built(name), target)).__name__
+        type(getattr(built(name), target)).__name__
         for name, case in CASES.items()
         for target in case.targets
     }
@@ -161,23 +38,23 @@ def test_every_family_and_pipeline_is_here() -> None:
 
 @pytest.mark.parametrize(("name", "guided"), RUNS)
 def test_computed_steps_equal_plain_diffusers_bit_for_bit(name: str, guided: bool) -> None:
-    run = _run(_built(name), name, guided, _program(name, guided, "1111", fn=1, bn=1))
-    plain = _plain(name, guided)
-    assert torch.equal(run.latents, plain.latents)
-    assert run.blocks == plain.blocks
-    assert plain.forwards == [
-        (step, target) for step, target in enumerate(CASES[name].targets) for _ in _branches(guided)
+    run = run_of(built(name), name, guided, program_of(name, guided, "1111", fn=1, bn=1))
+    uncached = plain(name, guided)
+    assert torch.equal(run.latents, uncached.latents)
+    assert run.blocks == uncached.blocks
+    assert uncached.forwards == [
+        (step, target) for step, target in enumerate(CASES[name].targets) for _ in branches(guided)
     ]
 
 
 @pytest.mark.parametrize(("name", "guided"), RUNS)
 def test_cached_steps_differ_and_skip_the_middle_blocks(name: str, guided: bool) -> None:
-    program = _program(name, guided, "1010", fn=1, bn=1)
-    pipeline = _built(name)
-    run, plain = _run(pipeline, name, guided, program), _plain(name, guided)
+    program = program_of(name, guided, "1010", fn=1, bn=1)
+    pipeline = built(name)
+    run, uncached = run_of(pipeline, name, guided, program), plain(name, guided)
     assert run.latents.isfinite().all()
     # Not by the last bits alone: what the skipped blocks do matters.
-    assert (run.latents - plain.latents).abs().max() > 1e-3 * plain.latents.abs().max()
+    assert (run.latents - uncached.latents).abs().max() > 1e-3 * uncached.latents.abs().max()
     expected = Counter[str]()
     for step in program.steps:
         for column, op in zip(program.columns, step, strict=True):
@@ -194,9 +71,9 @@ def test_cached_steps_differ_and_skip_the_middle_blocks(name: str, guided: bool)
 @pytest.mark.parametrize(("name", "guided"), RUNS)
 def test_residual_diffs_are_neither_zero_nor_absurd(name: str, guided: bool) -> None:
     """Of tiny weights, blocks must still do something that depends on the step."""
-    program = _program(name, guided, "1?1?", fn=1, bn=1)
-    run = _run(_built(name), name, guided, program)
-    assert torch.equal(run.latents, _plain(name, guided).latents)
+    program = program_of(name, guided, "1?1?", fn=1, bn=1)
+    run = run_of(built(name), name, guided, program)
+    assert torch.equal(run.latents, plain(name, guided).latents)
     for i in (1, 3):
         diffs = [op.residual_diff for op in run.outcomes[i] if op is not None]
         assert diffs
@@ -206,7 +83,7 @@ def test_residual_diffs_are_neither_zero_nor_absurd(name: str, guided: bool) -> 
 @pytest.mark.parametrize("name", CASES)
 def test_a_cached_forward_of_equal_inputs_is_the_computed_one(name: str) -> None:
     """Each stream gets back what the skipped blocks made of it, and of no other stream."""
-    case, pipeline = CASES[name], _built(name)
+    case, pipeline = CASES[name], built(name)
     inputs = _inputs_of_a_forward(pipeline, name)
     transformer = getattr(pipeline, case.targets[0])
     columns = tuple(
@@ -228,13 +105,13 @@ def test_a_cached_forward_of_equal_inputs_is_the_computed_one(name: str) -> None
 def test_prompts_reach_the_blocks(name: str) -> None:
     """No template or padding cuts them off."""
     guided = CASES[name].plain is None
-    other = _run(_built(name), name, guided, prompt="some dog")
-    assert not torch.equal(other.latents, _plain(name, guided).latents)
+    other = run_of(built(name), name, guided, prompt="some dog")
+    assert not torch.equal(other.latents, plain(name, guided).latents)
     case = CASES[name]
     if "negative_prompt" in (case.guided or {}):
         assert case.guided is not None
-        other = _run(_built(name), name, True, negative_prompt="some red")
-        assert not torch.equal(other.latents, _plain(name, True).latents)
+        other = run_of(built(name), name, True, negative_prompt="some red")
+        assert not torch.equal(other.latents, plain(name, True).latents)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +122,7 @@ def test_a_loaded_pipeline_computes_the_same(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     tiny.save(tmp_path, case.pipeline_class, **case.options)
     pipeline = case.prepare(load(str(tmp_path)).pipeline)
-    assert torch.equal(_run(pipeline, name, guided).latents, _plain(name, guided).latents)
+    assert torch.equal(run_of(pipeline, name, guided).latents, plain(name, guided).latents)
 
 
 def _inputs_of_a_forward(pipeline: Any, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -256,129 +133,7 @@ def _inputs_of_a_forward(pipeline: Any, name: str) -> tuple[tuple[Any, ...], dic
         lambda _, args, kwargs: found.append((args, kwargs)), with_kwargs=True
     )
     try:
-        _run(pipeline, name, CASES[name].plain is None)
+        run_of(pipeline, name, CASES[name].plain is None)
     finally:
         handle.remove()
     return found[0]
-
-
-@dataclass
-class Run:
-    """``blocks`` counts the blocks that ran by transformer, ``forwards`` lists (step, target)."""
-
-    latents: Tensor = field(default_factory=lambda: torch.empty(0))
-    outcomes: list[tuple[OpOutcome | None, ...]] = field(default_factory=list)
-    forwards: list[tuple[int, str]] = field(default_factory=list)
-    blocks: Counter[str] = field(default_factory=Counter)
-
-
-@cache
-def _built(name: str) -> Any:
-    case = CASES[name]
-    return case.prepare(tiny.build(case.pipeline_class, **case.options))
-
-
-@cache
-def _plain(name: str, guided: bool) -> Run:
-    """The pipeline's own call, on no engine."""
-    return _run(_built(name), name, guided)
-
-
-def _branches(guided: bool) -> tuple[Branch, ...]:
-    return tuple(Branch) if guided else (Branch.COND,)
-
-
-def _program(name: str, guided: bool, strip: str, *, fn: int, bn: int) -> Program:
-    """1 full, 0 cached, ? adaptive with a threshold that no diff is below."""
-    case = CASES[name]
-    kinds = {
-        "1": Op(OpKind.FULL),
-        "0": Op(OpKind.CACHED),
-        "?": Op(OpKind.ADAPTIVE, AdaptiveRule(1e-9)),
-    }
-    columns = tuple(
-        Column(target, branch, group, fn, bn, Calibrator())
-        for target in dict.fromkeys(case.targets)
-        for group in case.groups
-        for branch in _branches(guided)
-    )
-    return Program(
-        columns,
-        tuple(
-            tuple(kinds[kind] if column.target == target else None for column in columns)
-            for kind, target in zip(strip, case.targets, strict=True)
-        ),
-    )
-
-
-def _run(
-    pipeline: Any, name: str, guided: bool, program: Program | None = None, **changes: Any
-) -> Run:
-    """One call of the pipeline, under the program if there is one."""
-    case = CASES[name]
-    run = Run()
-    targets = {target: getattr(pipeline, target) for target in case.targets}
-    execution = None if program is None else Execution(targets, program)
-    steps = 0
-
-    def end_step() -> None:
-        nonlocal steps
-        steps += 1
-        if execution is not None:
-            run.outcomes.append(execution.end_step())
-
-    def count_forward(target: str) -> None:
-        run.forwards.append((steps, target))
-
-    def count_block(target: str) -> None:
-        run.blocks[target] += 1
-
-    arguments: dict[str, Any] = {"prompt": PROMPT, **case.arguments}
-    arguments |= (case.guided if guided else case.plain) or {}
-    arguments |= changes
-    with ExitStack() as stack:
-        for target, module in targets.items():
-            _hooked(stack, module, count_forward, target)
-            for group in case.groups:
-                for blocks in group:
-                    for block in getattr(module, blocks):
-                        _hooked(stack, block, count_block, target)
-        if execution is not None:
-            stack.enter_context(execution.attached())
-        if case.pipeline_class == "HunyuanVideo15Pipeline":
-            # The one pipeline without a callback.
-            stack.enter_context(_after_each_step(pipeline.scheduler, end_step))
-        else:
-            arguments["callback_on_step_end"] = lambda *_: end_step() or {}
-        output = pipeline(
-            num_inference_steps=STEPS,
-            generator=torch.Generator("cpu").manual_seed(7),
-            output_type="latent",
-            **arguments,
-        )
-    assert steps == STEPS
-    run.latents = output.frames if "frames" in output else output.images
-    return run
-
-
-def _hooked(
-    stack: ExitStack, module: torch.nn.Module, count: Callable[[str], None], target: str
-) -> None:
-    handle = module.register_forward_hook(lambda *_: count(target))
-    stack.callback(handle.remove)
-
-
-@contextmanager
-def _after_each_step(scheduler: Any, end_step: Callable[[], None]) -> Iterator[None]:
-    step = scheduler.step
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        output = step(*args, **kwargs)
-        end_step()
-        return output
-
-    scheduler.step = wrapped
-    try:
-        yield
-    finally:
-        del scheduler.step
