@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from executor.parallel.wire import Group, padded
+from executor.parallel.wire import Group
 
 SUPPORTED = (
     "AutoencoderKL",
@@ -182,37 +182,50 @@ def _exchanged(tiles: list[_Tile], network: nn.Module, group: Group) -> deque[Te
     """What the network makes of every call, in their order; each rank computes its share.
 
     The largest tiles are dealt first, one a rank and round: numbers differ by one at most, and
-    tiles of about one size are padded to the largest of a round. Shapes travel ahead.
+    tiles of about one size are padded to the largest of a round. Shapes and strides travel ahead.
     """
     sample = tiles[0].calls[0][0][0]
     calls = max(len(tile.calls) for tile in tiles)
     dealt = sorted(range(len(tiles)), key=lambda tile: -tiles[tile].size)
     rounds = [dealt[i : i + group.size] for i in range(0, len(dealt), group.size)]
 
-    computed: list[list[Tensor]] = []
-    shapes = torch.zeros(len(rounds), calls, sample.ndim, dtype=torch.int64)
-    for i, tile in enumerate(dealt[group.index :: group.size]):
+    computed: deque[list[Tensor]] = deque()
+    layouts = torch.zeros(len(rounds), calls, 2, sample.ndim, dtype=torch.int64)
+    for own, tile in zip(layouts, dealt[group.index :: group.size], strict=False):
         computed.append(tiles[tile].computed(network))
-        for k, result in enumerate(computed[i]):
+        for layout, result in zip(own, computed[-1], strict=False):
             if result.dtype != sample.dtype:
                 raise ValueError(f"of {sample.dtype} the VAE made {result.dtype}")
-            shapes[i, k] = torch.tensor(result.shape)
+            dense = torch.empty_like(result, device="meta")
+            layout.copy_(torch.tensor([dense.shape, dense.stride()]))
         tiles[tile].forget()
 
-    all_shapes = group.all_gather(shapes.to(sample.device)).tolist()
+    by_rank = group.all_gather(layouts.to(sample.device)).tolist()
     results: dict[int, list[Tensor]] = {}
-    for i, turn in enumerate(rounds):
-        own = computed.pop(0) if computed else [sample.new_empty(0)]
-        flat = own[0].reshape(-1) if len(own) == 1 else torch.cat([r.reshape(-1) for r in own])
-        del own
-        longest = max(sum(map(prod, of_rank[i])) for of_rank in all_shapes)
-        received = group.all_gather(padded(flat, 0, longest))
-        for of_rank, tile, row in zip(all_shapes, turn, received, strict=False):
-            held = [shape for shape in of_rank[i] if prod(shape)]
-            parts = row.split([*map(prod, held), longest - sum(map(prod, held))])
-            # Copied: the round's buffer goes, and they are aligned as if the network had made them.
-            results[tile] = [p.view(s).clone() for p, s in zip(parts, held, strict=False)]
-    return deque(part for tile in range(len(tiles)) for part in results.pop(tile))
+    for turn, turn_tiles in enumerate(rounds):
+        of_turn = [own[turn] for own in by_rank]
+        longest = max(sum(prod(shape) for shape, _ in layout) for layout in of_turn)
+        send = sample.new_empty(longest)
+        if computed:
+            views = _views(send, of_turn[group.index])
+            for view, result in zip(views, computed.popleft(), strict=True):
+                view.copy_(result)
+        received = group.all_gather(send)
+        for tile, layout, row in zip(turn_tiles, of_turn, received, strict=False):
+            results[tile] = [view.clone() for view in _views(row, layout)]
+    return deque(result for tile in range(len(tiles)) for result in results.pop(tile))
+
+
+def _views(flat: Tensor, layout: list[tuple[list[int], list[int]]]) -> Iterator[Tensor]:
+    """The tensors of such shapes and strides that lie one after another; none that are empty.
+
+    Strides as the network's: on the bits of a convolution that follows, they have a say.
+    """
+    at = flat.storage_offset()
+    for shape, stride in layout:
+        if prod(shape):
+            yield flat.as_strided(shape, stride, at)
+            at += prod(shape)
 
 
 @contextmanager

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLWan, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderKLWan
 from torch import Tensor
 
 from executor.engine.program import Topology
 from executor.parallel.mesh import World
-from executor.parallel.vae import SUPPORTED, shared_vae, tiled_vae
-from executor.parallel.wire import Collective, Count, Group
-from tests.executor.rank_farm import RankFailedError, RankFarm
-from tests.executor.tiny import BUILDERS, autoencoder_kl, build
+from executor.parallel.vae import shared_vae
+from executor.parallel.wire import Group
+from tests.executor.rank_farm import RankFarm
+from tests.executor.tiny import build
 from tests.executor.tiny.weights import drawn
 
 DEMO_VAE = Path(__file__).parents[3] / "deploy/demo/model/vae"
