@@ -53,9 +53,9 @@ class Case:
 
     @property
     def runs(self) -> list[tuple[str, int, torch.dtype]]:
-        runs = [("decode", self.batch, torch.float32), ("encode", 1, torch.float32)]
+        runs = [(method, self.batch, torch.float32) for method in ("decode", "encode")]
         if self.bfloat16:
-            runs += [("decode", 1, torch.bfloat16), ("encode", self.batch, torch.bfloat16)]
+            runs += [(method, 1, torch.bfloat16) for method in ("decode", "encode")]
         return runs
 
 
