@@ -36,7 +36,7 @@ def build(
     def make() -> Any:
         components: dict[str, Any] = {
             "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-            "vae": _autoencoder(),
+            "vae": autoencoder(),
             "transformer": drawn(
                 Flux2Transformer2DModel(
                     patch_size=1,
@@ -77,7 +77,7 @@ def save(directory: Path, **options: Any) -> Path:
     return directory
 
 
-def _autoencoder() -> AutoencoderKLFlux2:
+def autoencoder() -> AutoencoderKLFlux2:
     return AutoencoderKLFlux2(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,

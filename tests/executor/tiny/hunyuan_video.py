@@ -38,7 +38,7 @@ def build(
     def make() -> Any:
         return HunyuanVideoPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-            vae=_autoencoder(),
+            vae=autoencoder(),
             text_encoder=llama.llama_encoder(TEXT_WIDTH),
             tokenizer=llama.tokenizer(*llama.LLAMA),
             text_encoder_2=clip.text_encoder(TEXT_WIDTH, CLIP_LENGTH),
@@ -69,7 +69,7 @@ def save(directory: Path, **options: Any) -> Path:
     return directory
 
 
-def _autoencoder() -> AutoencoderKLHunyuanVideo:
+def autoencoder() -> AutoencoderKLHunyuanVideo:
     return AutoencoderKLHunyuanVideo(
         latent_channels=LATENT_CHANNELS,
         down_block_types=("HunyuanVideoDownBlock3D",) * 4,

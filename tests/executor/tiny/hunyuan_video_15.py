@@ -40,7 +40,7 @@ def build(
     def make() -> Any:
         return HunyuanVideo15Pipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
-            vae=_autoencoder(),
+            vae=autoencoder(),
             text_encoder=qwen.text_encoder(TEXT_WIDTH),
             tokenizer=qwen.tokenizer(),
             text_encoder_2=t5.encoder(GLYPH_WIDTH, t5.BYTES),
@@ -83,7 +83,7 @@ def shorten(pipeline: Any) -> Any:
     return pipeline
 
 
-def _autoencoder() -> AutoencoderKLHunyuanVideo15:
+def autoencoder() -> AutoencoderKLHunyuanVideo15:
     return AutoencoderKLHunyuanVideo15(
         latent_channels=LATENT_CHANNELS,
         block_out_channels=(8, 8, 8, 8, 8),

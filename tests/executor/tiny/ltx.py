@@ -35,7 +35,7 @@ def build(
     def make() -> Any:
         return LTXPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-            vae=_autoencoder(),
+            vae=autoencoder(),
             text_encoder=t5.encoder(TEXT_WIDTH),
             tokenizer=t5.tokenizer(),
             transformer=drawn(
@@ -60,7 +60,7 @@ def save(directory: Path, **options: Any) -> Path:
     return directory
 
 
-def _autoencoder() -> AutoencoderKLLTXVideo:
+def autoencoder() -> AutoencoderKLLTXVideo:
     return AutoencoderKLLTXVideo(
         latent_channels=LATENT_CHANNELS,
         block_out_channels=(8, 8),

@@ -41,7 +41,7 @@ def build(
     def make() -> Any:
         components: dict[str, Any] = {
             "scheduler": FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True),
-            "vae": _autoencoder(editing=task != "draw"),
+            "vae": autoencoder(editing=task != "draw"),
             "text_encoder": qwen.vision_language_model(TEXT_WIDTH),
             "tokenizer": qwen.tokenizer(),
             "transformer": drawn(
@@ -69,7 +69,7 @@ def save(directory: Path, **options: Any) -> Path:
     return directory
 
 
-def _autoencoder(*, editing: bool) -> AutoencoderKLQwenImage:
+def autoencoder(*, editing: bool) -> AutoencoderKLQwenImage:
     halvings = 5 if editing else 2
     return AutoencoderKLQwenImage(
         base_dim=2 if editing else 4,

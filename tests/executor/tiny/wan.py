@@ -60,7 +60,7 @@ def build(
     def make() -> Any:
         components: dict[str, Any] = {
             "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
-            "vae": _autoencoder(),
+            "vae": autoencoder(),
             "text_encoder": t5.multilingual_encoder(TEXT_WIDTH),
             "tokenizer": t5.tokenizer(),
             "transformer": transformer(),
@@ -84,7 +84,7 @@ def save(directory: Path, **options: Any) -> Path:
     return directory
 
 
-def _autoencoder() -> AutoencoderKLWan:
+def autoencoder() -> AutoencoderKLWan:
     return AutoencoderKLWan(
         base_dim=4,
         z_dim=LATENT_CHANNELS,
