@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,7 @@ def run(
 
     began = time.perf_counter()
     with (
+        nullcontext() if sharing is None else sharing.attached(pipeline),
         execution.attached(),
         call.guided(pipeline, spec),
         _watched(pipeline.scheduler, end_step),

@@ -35,6 +35,9 @@ class GroupSharing(Protocol):
 class Sharing(Protocol):
     """The ranks of one run, seen from one of them."""
 
+    def attached(self, pipeline: Any) -> AbstractContextManager[None]:
+        """In which the ranks share what the plan says beside the transformers."""
+
     def group(self, target: nn.Module, block_lists: Sequence[str]) -> GroupSharing | None:
         """None where every rank holds all tokens."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,10 @@ from torch import Tensor, nn
 from executor.engine.program import Topology
 from executor.parallel.mesh import MESH_GROUPS, World
 from executor.parallel.sequence import SharedGroup
+from executor.parallel.vae import shared_vae
 from executor.parallel.wire import Collective, Count, Key
+
+VAE = "vae"
 
 
 class Sharing:
@@ -31,6 +36,14 @@ class Sharing:
         """What this rank has exchanged for transformers since the run began."""
         counts = self._ledger.since(self._before)
         return {key: count for key, count in counts.items() if key[1] in MESH_GROUPS}
+
+    @contextmanager
+    def attached(self, pipeline: Any) -> Iterator[None]:
+        if VAE not in self._topology.extra_parallel_modules:
+            yield
+            return
+        with shared_vae(pipeline.vae, self._mesh.model.named(VAE)):
+            yield
 
     def group(self, target: nn.Module, block_lists: Sequence[str]) -> SharedGroup | None:
         if self._mesh.sequence.size == 1:

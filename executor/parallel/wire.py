@@ -78,6 +78,10 @@ class Group:
     def size(self) -> int:
         return len(self.ranks)
 
+    def named(self, name: str) -> Group:
+        """The same ranks, counted under another name."""
+        return Group(name, self.ranks, self.index, self._handle, self._ledger)
+
     def close(self) -> None:
         """No collective can be begun any more."""
         self._handle = None
