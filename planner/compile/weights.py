@@ -31,7 +31,7 @@ def parameter_bytes(
 
 
 def _layers_bytes(layers: Layers, tp_size: int, dtype_bytes: int) -> int:
-    parameters = layers.vectors
+    parameters = layers.vectors - layers.split_vectors + ceil(layers.split_vectors / tp_size)
     for linear in layers.linears:
         parameters += _share(linear, tp_size)
         if linear.bias:
