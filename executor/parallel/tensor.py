@@ -95,6 +95,7 @@ class _Block:
         self._split = split
         attention = self._attentions()[0]
         self._head_dim = _head_dim(attention)
+        # Only attentions of diffusers, where fused layers need it, say how wide they are.
         self._width = getattr(attention, "inner_dim", 0)
 
     def check(self, size: int) -> None:

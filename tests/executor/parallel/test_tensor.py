@@ -17,7 +17,7 @@ from executor.parallel.tensor_families import FAMILIES
 from executor.parallel.tensor_layers import Link, RowLinear, SplitRMSNorm
 from executor.parallel.wire import Collective, Count, Group, Ledger
 from planner.compile import plan
-from planner.compile.exchange import Rank
+from planner.compile.exchange import Rank, added
 from planner.compile.forward import ForwardCost, forward_cost
 from planner.models.layers import TokenCounts
 from tests.executor.parallel.tiny_forwards import BATCH, FORWARDS
@@ -80,18 +80,14 @@ def test_a_split_transformer_computes_what_the_whole_one_does(
 ) -> None:
     answers = rank_farm.run(max(SIZES), _split, family)
     for size in SIZES:
-        groups = planned(family, size).groups.values()
-        count = Count(
-            sum(group.all_reduces for group in groups),
-            sum(group.all_reduce_bytes for group in groups),
-        )
+        expected = planned_sums(family, size)
         for answer in answers:
             assert answer[size]["relative"] < EXACT
             # Each of N partial results is rounded, and N - 1 sums of them: for partial results of
             # independent sign the error of such a layer has N times the variance of one rounding.
             # So has, at most, what follows from all of them.
             assert answer[size]["bf16"] < sqrt(size)
-            assert answer[size]["counted"] == {(Collective.ALL_REDUCE, "tp"): count}
+            assert answer[size]["counted"] == {(Collective.ALL_REDUCE, "tp"): expected}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -107,6 +103,23 @@ def test_a_rank_holds_its_part_and_no_more(family: str, size: int) -> None:
         for block in model.get_submodule(listed).children():
             heads = {block.get_submodule(name).heads for name in split.attentions}
             assert heads == {4 // size}
+
+
+@pytest.mark.parametrize("family", FORWARDS)
+def test_a_rank_quantizes_its_part_row_by_row(family: str) -> None:
+    tiny = FORWARDS[family]
+    model = tiny.build()
+    split_tensors(model, apart(4))
+    linears = [
+        layer
+        for listed in FAMILIES[type(model).__name__].blocks
+        for layer in model.get_submodule(listed).modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    weights = sum(layer.weight.numel() for layer in linears)
+    rows = sum(layer.out_features for layer in linears)
+    expected = held_bytes(model) - 3 * weights + 4 * rows
+    assert planned(family, 4, "int8_per_row").parameter_bytes == expected
 
 
 def _gone_wrong(world: World) -> dict[str, float]:
@@ -196,9 +209,7 @@ def _compiled(world: World) -> dict[str, Any]:
 def test_compiled_blocks_have_no_breaks_and_count_what_runs(rank_farm: RankFarm) -> None:
     for answer in rank_farm.run(2, _compiled):
         assert answer["relative"] < EXACT
-        (count,) = answer["counted"].values()
-        (group,) = planned("wan", 2).groups.values()
-        assert count == Count(group.all_reduces, group.all_reduce_bytes)
+        assert answer["counted"] == {(Collective.ALL_REDUCE, "tp"): planned_sums("wan", 2)}
 
 
 def _connected_anew(world: World) -> float:
@@ -258,9 +269,14 @@ def test_a_transformer_of_no_known_family_is_refused() -> None:
         split_tensors(nn.Linear(4, 4), apart(2))
 
 
-def planned(family: str, size: int) -> ForwardCost:
+def planned_sums(family: str, size: int) -> Count:
+    (volume,) = added(*((g.traffic, 1) for g in planned(family, size).groups.values())).values()
+    return Count(*volume)
+
+
+def planned(family: str, size: int, quant_type: str = "") -> ForwardCost:
     """What the planner counts of a forward on so many ranks."""
     tiny = FORWARDS[family]
     tokens = TokenCounts(**{"prompt": 0, **tiny.tokens})
     rank = Rank(tokens, plan.Topology(world_size=size, tp_size=size), BATCH, 4)
-    return forward_cost(tiny.facts, rank, plan.Placement())
+    return forward_cost(tiny.facts, rank, plan.Placement(quant_type))

@@ -16,6 +16,7 @@ from executor.parallel.tensor import NotSplittableError
 from executor.parallel.text_encoders import split_text_encoder
 from executor.parallel.wire import Collective, Count, Group, Ledger
 from tests.executor.rank_farm import RankFarm
+from tests.executor.tiny import clip
 from tests.executor.tiny.weights import drawn
 
 EXACT = 5e-6
@@ -175,6 +176,18 @@ def test_a_split_encoder_reads_what_the_whole_one_does(rank_farm: RankFarm, name
             assert counted == {(Collective.ALL_REDUCE, "tp"): Count(2 * LAYERS, 2 * LAYERS * once)}
 
 
+def _split_vision(world: World) -> float:
+    picture = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    encoder, whole = (build(clip.vision_encoder) for _ in range(2))
+    split_text_encoder(encoder, world.mesh(Topology(world.size, tp_size=world.size)).tp)
+    with torch.no_grad():
+        return _relative(encoder(picture).last_hidden_state, whole(picture).last_hidden_state)
+
+
+def test_clip_sees_as_it_reads(rank_farm: RankFarm) -> None:
+    assert max(rank_farm.run(2, _split_vision)) < EXACT
+
+
 def _bias_of_the_first_heads(world: World) -> float:
     expected = read(build(_t5))
     group = world.mesh(Topology(world.size, tp_size=world.size)).tp
@@ -207,8 +220,8 @@ def test_a_rank_holds_its_part_of_the_layers(name: str, size: int) -> None:
     divided = {n for n in whole if parts[n] * size == whole[n]}
     assert all(parts[n] == whole[n] for n in whole.keys() - divided)
     matrices = [n for n in divided if n.endswith("weight") and "bias" not in n]
+    # Four of the attention, and two or, where one gates, three of the feed-forward.
     each = 6 if name in ("clip", "t5") else 7
-    # Umt5's configs say that it is gated.
     assert len(matrices) == each * LAYERS
     assert not any("visual" in n or "vision" in n for n in divided)
 

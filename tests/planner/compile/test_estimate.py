@@ -360,7 +360,8 @@ class TestExchanges:
         results = 3 * 32760 * 1536 * 2
         # Queries and keys of both attentions, the last of the prompt: 4 bytes a token.
         squares = (3 * 32760 + 512) * 4
-        assert cost.all_reduce_bytes == 30 * (results + squares)
+        assert step_bytes(cost) == {("all_reduce", "tp"): 30 * (results + squares)}
+        assert calls(cost) == {("all_reduce", "tp"): STEPS * 30 * (3 + 4)}
 
     def test_all_three(self) -> None:
         config = "parallelism_config: {ulysses_size: 2, ring_size: 2, tp_size: 2}"
