@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -20,6 +21,9 @@ from planner.compile import plan
 from planner.compile.exchange import Rank, added
 from planner.compile.forward import ForwardCost, forward_cost
 from planner.models.layers import TokenCounts
+from tests.executor.engine.tiny_transformers import FAMILIES as TINY
+from tests.executor.engine.tiny_transformers import TinyTransformer
+from tests.executor.parallel.shared_runs import Case, Planned, relative, run_case, run_planned
 from tests.executor.parallel.tiny_forwards import BATCH, FORWARDS
 from tests.executor.rank_farm import RankFarm
 
@@ -36,10 +40,6 @@ def apart(size: int) -> Group:
 def tp_group(world: World, size: int) -> Group:
     ulysses = world.size // size
     return world.mesh(Topology(world.size, ulysses_size=ulysses, tp_size=size)).tp
-
-
-def relative(output: Tensor, expected: Tensor) -> float:
-    return ((output - expected).abs().max() / expected.abs().max()).item()
 
 
 def rms(difference: Tensor) -> float:
@@ -120,6 +120,21 @@ def test_a_rank_quantizes_its_part_row_by_row(family: str) -> None:
     rows = sum(layer.out_features for layer in linears)
     expected = held_bytes(model) - 3 * weights + 4 * rows
     assert planned(family, 4, "int8_per_row").parameter_bytes == expected
+
+
+BOTH = [
+    Topology(4, ulysses_size=2, tp_size=2),
+    Topology(4, ring_size=2, tp_size=2),
+]
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_ranks_share_tokens_and_weights_at_once(rank_farm: RankFarm, family: str) -> None:
+    case = Case(TinyTransformer(family))
+    planned = [Planned(case, replace(case.program, topology=each)) for each in BOTH]
+    alone = run_case(case, case.program)
+    for runs in rank_farm.run(4, run_planned, planned):
+        assert all(relative(run.latents, alone.latents) < EXACT for run in runs)
 
 
 def _gone_wrong(world: World) -> dict[str, float]:

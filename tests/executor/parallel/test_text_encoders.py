@@ -15,6 +15,7 @@ from executor.parallel.mesh import World
 from executor.parallel.tensor import NotSplittableError
 from executor.parallel.text_encoders import split_text_encoder
 from executor.parallel.wire import Collective, Count, Group, Ledger
+from tests.executor.parallel.shared_runs import relative
 from tests.executor.rank_farm import RankFarm
 from tests.executor.tiny import clip
 from tests.executor.tiny.weights import drawn
@@ -158,12 +159,8 @@ def _split(world: World, name: str) -> dict[int, Any]:
         before = dict(world.ledger.counts)
         states = read(encoder)
         counted = world.ledger.since(before)
-        found[size] = max(map(_relative, states, expected)), counted
+        found[size] = max(map(relative, states, expected)), counted
     return found
-
-
-def _relative(output: Tensor, expected: Tensor) -> float:
-    return ((output - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -171,8 +168,8 @@ def test_a_split_encoder_reads_what_the_whole_one_does(rank_farm: RankFarm, name
     once = BATCH * LENGTH * WIDTH * 4
     for found in rank_farm.run(max(SIZES), _split, name):
         for size in SIZES:
-            relative, counted = found[size]
-            assert relative < EXACT
+            difference, counted = found[size]
+            assert difference < EXACT
             assert counted == {(Collective.ALL_REDUCE, "tp"): Count(2 * LAYERS, 2 * LAYERS * once)}
 
 
@@ -181,7 +178,7 @@ def _split_vision(world: World) -> float:
     encoder, whole = (build(clip.vision_encoder) for _ in range(2))
     split_text_encoder(encoder, world.mesh(Topology(world.size, tp_size=world.size)).tp)
     with torch.no_grad():
-        return _relative(encoder(picture).last_hidden_state, whole(picture).last_hidden_state)
+        return relative(encoder(picture).last_hidden_state, whole(picture).last_hidden_state)
 
 
 def test_clip_sees_as_it_reads(rank_farm: RankFarm) -> None:
@@ -198,7 +195,7 @@ def _bias_of_the_first_heads(world: World) -> float:
     encoder.get_submodule(name).weight = nn.Parameter(
         whole.get_submodule(name).weight[:, :heads].clone()
     )
-    return max(map(_relative, read(encoder), expected))
+    return max(map(relative, read(encoder), expected))
 
 
 def test_a_position_bias_of_other_heads_is_seen(rank_farm: RankFarm) -> None:
