@@ -18,6 +18,8 @@ DECISION_BYTES = 24
 """Two sums and a count, each of eight bytes."""
 _SCALE_BYTES = 4
 """Of each row of 8-bit values."""
+_SUM_BYTES = 4
+"""Of each token in a norm across heads: squares are summed in fp32."""
 
 
 class Key(NamedTuple):
@@ -82,6 +84,7 @@ class Rank:
         return added(
             *((self._attention_traffic(group, target, each), 1) for each in exchanged),
             *((self._linear_traffic(group, linear), 1) for linear in layers.linears),
+            *((self._norm_traffic(group, each), 1) for each in layers.attentions),
         )
 
     def whole_traffic(self, group: BlockGroup, target: Target, *, all_streams: bool) -> Traffic:
@@ -147,6 +150,13 @@ class Rank:
             return {}
         elements = self._rows(group, linear.rows) * linear.outputs * self.batch
         return {ALL_REDUCE: Volume(1, elements * self.dtype_bytes)}
+
+    def _norm_traffic(self, group: BlockGroup, attention: Attention) -> Traffic:
+        """The sums of squares of norms across the heads of all ranks."""
+        if self.topology.tp_size == 1 or not attention.normed:
+            return {}
+        sums = self.batch * sum(self._rows(group, rows) for rows in attention.normed)
+        return {ALL_REDUCE: Volume(len(attention.normed), sums * _SUM_BYTES)}
 
     def _rows(self, group: BlockGroup, rows: Rows) -> int:
         """Tokens of a layer on rank 0: what is no stream is not shared."""

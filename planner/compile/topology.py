@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
+from math import gcd, prod
 
 from planner.compile.plan import Topology
 from planner.compile.request import Request
@@ -11,7 +11,8 @@ from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import ParallelismConfig
 from planner.diagnostics import Severity
 from planner.models.components import components_of
-from planner.models.facts import ModelFacts
+from planner.models.facts import ModelFacts, Target
+from planner.models.layers import Shape, Split
 
 _SECTION = "parallelism_config"
 _ASYNC_FAMILIES = {
@@ -219,14 +220,25 @@ def _check_heads(
     tp: int,
 ) -> None:
     for target in model.architecture.targets:
-        heads = target.num_attention_heads
+        heads, shape = target.num_attention_heads, model.shape(target.name)
+        inputs = {} if shape is None else _split_inputs(target, shape)
+        sizes = f"sizes that divide: {_divisors(gcd(heads, *inputs.values()))}"
         if heads % tp:
             config.report(
                 Severity.ERROR,
                 "heads-do-not-divide",
                 (_SECTION, "tp_size"),
                 f"the {heads} attention heads of {target.name} do not divide by tp_size {tp}",
-                f"sizes that divide: {_divisors(heads)}",
+                sizes,
+            )
+        elif any(count % tp for count in inputs.values()):
+            name, count = next((n, count) for n, count in inputs.items() if count % tp)
+            config.report(
+                Severity.ERROR,
+                "width-does-not-divide",
+                (_SECTION, "tp_size"),
+                f"the {count} inputs of {name} in {target.name} do not divide by tp_size {tp}",
+                sizes,
             )
         elif heads % (ulysses * tp) and not parallelism.ulysses_anything:
             config.report(
@@ -237,6 +249,19 @@ def _check_heads(
                 f"ulysses_size {ulysses} x tp_size {tp}",
                 "ulysses_anything: true",
             )
+
+
+def _split_inputs(target: Target, shape: Shape) -> dict[str, int]:
+    """Inputs of the layers of blocks that are split by them.
+
+    Where heads divide, so does their part of the inputs, and norms across heads do as well.
+    """
+    return {
+        f"{listed.name}.*.{linear.name}": linear.inputs
+        for listed, block in zip(target.block_lists, shape.blocks, strict=True)
+        for linear in block.linears
+        if linear.split is Split.ROWS
+    }
 
 
 def check_sequence(

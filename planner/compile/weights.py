@@ -26,12 +26,15 @@ def parameter_bytes(
             for linear, times in _quantized(listed.name, listed.num_blocks, block, quantization):
                 weights = _share(linear, tp_size)
                 kind = placement.quant_type_of(quantization, f"{listed.name}.0.{linear.name}")
-                total -= times * (weights * dtype_bytes - _bytes(linear, weights, kind))
+                inputs = linear.inputs
+                if linear.split is Split.ROWS:
+                    inputs = ceil(inputs / tp_size)
+                total -= times * (weights * dtype_bytes - _bytes(inputs, weights, kind))
     return total
 
 
 def _layers_bytes(layers: Layers, tp_size: int, dtype_bytes: int) -> int:
-    parameters = layers.vectors
+    parameters = layers.vectors - layers.split_vectors + ceil(layers.split_vectors / tp_size)
     for linear in layers.linears:
         parameters += _share(linear, tp_size)
         if linear.bias:
@@ -64,8 +67,8 @@ def _quantized(
         yield linear, sum(not any(part in full for part in excluded) for full in names)
 
 
-def _bytes(linear: Linear, weights: int, quant_type: str) -> int:
-    """A quantized matrix with its scales."""
+def _bytes(inputs: int, weights: int, quant_type: str) -> int:
+    """A quantized matrix of so many inputs and weights, with its scales."""
     if quant_type.startswith("nvfp4"):
         return weights // 2 + ceil(weights / _NVFP4_GROUP)
     if quant_type.startswith("int4"):
@@ -74,4 +77,4 @@ def _bytes(linear: Linear, weights: int, quant_type: str) -> int:
         return weights + _SCALE
     if quant_type.endswith("_per_block"):
         return weights + _SCALE * ceil(weights / _GROUP**2)
-    return weights + _SCALE * ceil(weights / linear.inputs)
+    return weights + _SCALE * ceil(weights / inputs)

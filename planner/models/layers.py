@@ -98,12 +98,14 @@ class Attention:
     """Scaled dot product attention over heads of ``width`` channels in all.
 
     ``exchanged``: queries and keys are of split sequences, so that ranks exchange them.
+    ``normed``: those of its queries and keys that are normed across all heads, one norm for each.
     """
 
     queries: Rows
     keys: Rows
     width: int
     exchanged: bool = True
+    normed: tuple[Rows, ...] = ()
 
     def flops(self, tokens: TokenCounts) -> int:
         return 4 * tokens.of(self.queries) * tokens.of(self.keys) * self.width
@@ -113,7 +115,8 @@ class Attention:
 class Layers:
     """The layers of a block, or those of a transformer that are in none of its block lists.
 
-    ``vectors``: parameters of norms, tables and embeddings, which multiply no matrix.
+    ``vectors``: parameters of norms, tables and embeddings, which multiply no matrix; those of
+    the norms across heads (``split_vectors``) are split with the heads.
     """
 
     linears: tuple[Linear, ...] = ()
@@ -123,6 +126,10 @@ class Layers:
     @property
     def parameters(self) -> int:
         return self.vectors + sum(linear.parameters for linear in self.linears)
+
+    @property
+    def split_vectors(self) -> int:
+        return sum(len(attention.normed) * attention.width for attention in self.attentions)
 
     def flops(self, tokens: TokenCounts) -> int:
         """Operations of one forward, two for each multiplication with its addition."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ TOPOLOGIES: dict[int, list[dict[str, Any]]] = {
         {"ulysses_size": 2, "ulysses_async": True},
         {"ring_size": 2},
         {"ring_size": 2, "ring_rotate_method": "allgather"},
+        {"tp_size": 2},
     ],
     3: [
         {"ulysses_size": 3, "ulysses_anything": True},
@@ -40,6 +42,7 @@ TOPOLOGIES: dict[int, list[dict[str, Any]]] = {
         {"ring_size": 4},
         {"ulysses_size": 2, "ring_size": 2},
         {"ulysses_size": 2, "ring_size": 2, "ring_rotate_method": "allgather"},
+        {"ulysses_size": 2, "tp_size": 2},
     ],
 }
 
@@ -47,7 +50,7 @@ TOPOLOGIES: dict[int, list[dict[str, Any]]] = {
 def compiled(
     family: str, topology: dict[str, Any], cache: dict[str, Any] | None, *, guided: bool
 ) -> Compilation:
-    size = topology.get("ulysses_size", 1) * topology.get("ring_size", 1)
+    size = prod(topology.get(f"{key}_size", 1) for key in ("ring", "ulysses", "tp"))
     config: dict[str, Any] = {"parallelism_config": topology}
     if cache is not None:
         config["cache_config"] = cache

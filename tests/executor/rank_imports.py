@@ -10,4 +10,5 @@ import transformers  # noqa: E402, F401
 
 import executor.engine.run  # noqa: E402
 import executor.parallel.mesh  # noqa: E402, F401
-import tests.executor.engine.tiny_transformers  # noqa: E402, F401
+import tests.executor.engine.tiny_transformers  # noqa: E402
+import tests.executor.parallel.tiny_forwards  # noqa: E402, F401

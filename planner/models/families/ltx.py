@@ -81,8 +81,14 @@ def _shape(target: Target, config: Mapping[str, Any]) -> Shape:
             feed_forward("ff.net.0.proj", "ff.net.2", Rows.IMAGE, width, 4 * width),
         ),
         (
-            Attention(Rows.IMAGE, Rows.IMAGE, width),
-            Attention(Rows.IMAGE, Rows.PROMPT, width, exchanged=False),
+            Attention(Rows.IMAGE, Rows.IMAGE, width, normed=(Rows.IMAGE, Rows.IMAGE)),
+            Attention(
+                Rows.IMAGE,
+                Rows.PROMPT,
+                width,
+                exchanged=False,
+                normed=(Rows.IMAGE, Rows.PROMPT),
+            ),
         ),
         # Norms of queries and keys across heads of both attentions, the table, the block's norms.
         vectors=4 * width

@@ -155,8 +155,10 @@ def _block(width: int, config: Mapping[str, Any]) -> Layers:
     added = optional_channels(config, "added_kv_proj_dim")
     crossed = flag(config, "cross_attn_norm", True)
     own = projections("attn1", ("to_q", "to_k", "to_v"), Rows.IMAGE, width, width)
-    cross = Attention(Rows.IMAGE, Rows.PROMPT, width, exchanged=False)
-    seen = Attention(Rows.IMAGE, Rows.VISION, width, exchanged=False)
+    normed = (Rows.IMAGE, Rows.PROMPT)
+    cross = Attention(Rows.IMAGE, Rows.PROMPT, width, exchanged=False, normed=normed)
+    # With the queries of the other.
+    seen = Attention(Rows.IMAGE, Rows.VISION, width, exchanged=False, normed=(Rows.VISION,))
     return Layers(
         joined(
             own,
@@ -176,7 +178,7 @@ def _block(width: int, config: Mapping[str, Any]) -> Layers:
             ),
         ),
         (
-            Attention(Rows.IMAGE, Rows.IMAGE, width),
+            Attention(Rows.IMAGE, Rows.IMAGE, width, normed=(Rows.IMAGE, Rows.IMAGE)),
             cross,
             *(() if added is None else (seen,)),
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from planner.models.facts import (
     Architecture,
     BlockGroup,
@@ -85,7 +87,8 @@ def _shape(target: Target, *, latents: int, text: int, refiners: int, normed: bo
             Linear("all_x_embedder.2-1", Rows.IMAGE, 4 * latents, width),
             Linear(f"{last}.linear", Rows.JOINT, width, 4 * latents),
             Linear(f"{last}.adaLN_modulation.1", Rows.VECTOR, condition, width),
-            *(block.linears for block in refiner_blocks),
+            # The refiners are whole on every rank.
+            *(replace(linear, split=Split.NONE) for b in refiner_blocks for linear in b.linears),
             (
                 Linear("t_embedder.mlp.0", Rows.VECTOR, 256, 1024),
                 Linear("t_embedder.mlp.2", Rows.VECTOR, 1024, condition),

@@ -1,4 +1,4 @@
-"""Jobs for ranks: runs of tiny transformers whose tokens are shared."""
+"""Jobs for ranks: runs of tiny transformers whose tokens or weights are shared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from executor.engine.execution import Execution
 from executor.engine.program import OpOutcome, Program, Topology
 from executor.parallel.mesh import World
 from executor.parallel.sharing import Sharing
-from executor.parallel.wire import Count, Key
+from executor.parallel.tensor import split_tensors
+from executor.parallel.wire import Count, Group, Key
 from planner.compile.compiler import Compilation
 from tests.executor.engine.tiny_transformers import TinyTransformer, executable
 
@@ -48,8 +49,14 @@ def _model(tiny: TinyTransformer) -> Any:
     return tiny.build()
 
 
-def run_case(case: Case, program: Program, sharing: Sharing | None = None) -> SharedRun:
+def run_case(
+    case: Case, program: Program, sharing: Sharing | None = None, tp: Group | None = None
+) -> SharedRun:
+    """``tp``: the ranks that share the weights."""
     model = _model(case.tiny)
+    if tp is not None and tp.size > 1:
+        model = case.tiny.build()
+        split_tensors(model, tp)
     execution = Execution({"transformer": model}, program, sharing=sharing)
     outcomes = []
     with execution.attached():
@@ -95,7 +102,8 @@ def run_planned(world: World, runs: Sequence[Planned]) -> list[SharedRun]:
     for each in runs:
         sharing = Sharing(world, each.program.topology)
         before = dict(world.ledger.counts)
-        shared = run_case(each.case, each.program, sharing)
+        tp = world.mesh(each.program.topology).tp
+        shared = run_case(each.case, each.program, sharing, tp)
         found.append(replace(shared, counts=world.ledger.since(before)))
     return found
 

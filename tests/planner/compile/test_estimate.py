@@ -352,6 +352,17 @@ class TestExchanges:
         }
         assert calls(cost) == {("all_reduce", "tp"): STEPS * (2 * 4 + 3)}
 
+    def test_norms_across_heads_sum_squares(self) -> None:
+        model = from_name("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+        config = "parallelism_config: {tp_size: 2}"
+        cost = cost_of(config, model, world_size=2, guidance_scale=1.0)
+        # Two attentions and a feed-forward; 32,760 tokens of 1,536 channels of 2 bytes.
+        results = 3 * 32760 * 1536 * 2
+        # Queries and keys of both attentions, the last of the prompt: 4 bytes a token.
+        squares = (3 * 32760 + 512) * 4
+        assert step_bytes(cost) == {("all_reduce", "tp"): 30 * (results + squares)}
+        assert calls(cost) == {("all_reduce", "tp"): STEPS * 30 * (3 + 4)}
+
     def test_all_three(self) -> None:
         config = "parallelism_config: {ulysses_size: 2, ring_size: 2, tp_size: 2}"
         cost = cost_of(config, world_size=8)

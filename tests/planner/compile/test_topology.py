@@ -112,6 +112,18 @@ def test_what_cannot_run_is_refused(
     assert found.hint.startswith(hint)
 
 
+def test_widths_that_ranks_cannot_share_are_refused() -> None:
+    # 40 heads, which 5 ranks could share, and a feed-forward of 13,824 = 2^9 x 27 channels.
+    wan = from_name("Wan-AI/Wan2.1-T2V-14B-Diffusers")
+    (found,) = compiled("tp_size: 5", wan, 5).diagnostics
+    assert found.code == "width-does-not-divide"
+    assert found.message == (
+        "the 13824 inputs of blocks.*.ffn.net.2 in transformer do not divide by tp_size 5"
+    )
+    assert found.hint == "sizes that divide: 1, 2, 4, 8"
+    assert compiled("tp_size: 8", wan, 8).program is not None
+
+
 @pytest.mark.parametrize(
     ("keys", "gpus"), [("ulysses_size: 5, ulysses_anything: true", 5), ("ring_size: 16", 16)]
 )
