@@ -49,6 +49,9 @@ bench-engine: setup ## Measure steps against plain diffusers and other caches (m
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.engine
 
+bench-parallel: setup ## Measure two ranks of one thread each against one (minutes)
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.parallel
+
 # docs/quality.png is the plot of a whole run.
 quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)
 	$(BIN)/pip install --quiet --editable '.[bench]'

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from executor.engine.program import Topology
 from executor.parallel.mesh import MESH_GROUPS, World
 from executor.parallel.sequence import SharedGroup
+from executor.parallel.tensor import reconnect
 from executor.parallel.vae import shared_vae
 from executor.parallel.wire import Collective, Count, Key
 
@@ -39,6 +40,9 @@ class Sharing:
 
     @contextmanager
     def attached(self, pipeline: Any) -> Iterator[None]:
+        for name in self._topology.extra_parallel_modules:
+            if name != VAE:
+                reconnect(getattr(pipeline, name), self._mesh.model.named(name))
         if VAE not in self._topology.extra_parallel_modules:
             yield
             return
@@ -46,6 +50,8 @@ class Sharing:
             yield
 
     def group(self, target: nn.Module, block_lists: Sequence[str]) -> SharedGroup | None:
+        if self._mesh.tp.size > 1:
+            reconnect(target, self._mesh.tp)
         if self._mesh.sequence.size == 1:
             return None
         return SharedGroup(target, block_lists, self._mesh, self._topology)

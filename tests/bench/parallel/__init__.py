@@ -1,0 +1,1 @@
+"""How much faster more ranks are."""
