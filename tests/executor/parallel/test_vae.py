@@ -85,14 +85,15 @@ def _wan_residual() -> AutoencoderKLWan:
     )
 
 
-def _with_quant_convs(sample_size: int = 32) -> AutoencoderKL:
+def _with_quant_convs(sample_size: int = 32, *, attends: bool = True) -> AutoencoderKL:
+    """What attends gives other strides, which have a say in the bits of what follows."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         block_out_channels=(4, 4),
         norm_num_groups=1,
         sample_size=sample_size,
-        mid_block_add_attention=False,
+        mid_block_add_attention=attends,
     )
 
 
@@ -339,7 +340,7 @@ def test_a_vae_whose_tiles_cannot_be_shared_is_refused() -> None:
 def test_picture_tiles_are_halved_until_there_is_one_a_rank(
     sample_size: int, ranks: int, tile: int
 ) -> None:
-    vae = _with_quant_convs(sample_size)
+    vae = _with_quant_convs(sample_size, attends=False)
     latents = torch.ones(1, 4, 160, 8)
     with torch.no_grad(), tiled_vae(vae, ranks), _counted(vae.decoder) as sizes:
         made = _of(vae, "decode", latents)
