@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPTS ?= 64
 ORACLE ?= tests/data/oracle
-PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto)
+PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto \
+  proto/ditplan/runtime/v1/*.proto)
 # One thread a process: several of them share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 

@@ -98,6 +98,8 @@ def requirements_from_proto(message: plan_pb2.Program) -> Requirements:
             for target in message.model.targets
         ),
         world_size=message.topology.world_size,
+        tp_size=message.topology.tp_size,
+        extra_parallel_modules=tuple(message.topology.extra_parallel_modules),
         quant_type=_quant_types(message.placement),
         attention_backend=message.attention_backend,
     )
@@ -177,6 +179,8 @@ def executor_to_proto(name: str, loaded: LoadedPipeline) -> executor_pb2.Executo
         device_name=loaded.device_name,
         dtype=loaded.dtype,
         versions=loaded.versions,
+        tp_size=loaded.tp_size,
+        extra_parallel_modules=loaded.extra_parallel_modules,
     )
 
 

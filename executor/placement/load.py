@@ -38,6 +38,8 @@ class LoadedPipeline:
     dtype: str
     versions: tuple[str, ...]
     world_size: int = 1
+    tp_size: int = 1
+    extra_parallel_modules: tuple[str, ...] = ()
 
 
 def load(
@@ -46,6 +48,10 @@ def load(
     served_name: str | None = None,
     device: DeviceChoice = DeviceChoice.AUTO,
     dtype: DtypeChoice = DtypeChoice.AUTO,
+    device_index: int = 0,
+    world_size: int = 1,
+    tp_size: int = 1,
+    extra_parallel_modules: tuple[str, ...] = (),
 ) -> LoadedPipeline:
     """Loads a diffusers checkpoint directory, or a hub name.
 
@@ -55,7 +61,7 @@ def load(
     Raises:
         PlacementError: something is missing, unreadable or not supported.
     """
-    target = choose_device(device)
+    target = choose_device(device, device_index)
     precision = choose_dtype(dtype, target)
     silence_libraries()
     directory = resolve(model)
@@ -65,6 +71,8 @@ def load(
     _refuse_missing_weights(pipeline, found)
     if target.type == "cpu":
         _own_memory(pipeline)
+    if target.type == "cuda":
+        torch.cuda.set_device(target)
     pipeline.to(target)
     pipeline.set_progress_bar_config(disable=True)
     return LoadedPipeline(
@@ -75,6 +83,9 @@ def load(
         device_name=device_name(target),
         dtype=str(precision).removeprefix("torch."),
         versions=tuple(f"{name} {version(name)}" for name in SOFTWARE),
+        world_size=world_size,
+        tp_size=tp_size,
+        extra_parallel_modules=extra_parallel_modules,
     )
 
 
