@@ -48,7 +48,7 @@ class Executor(_message.Message):
     dtype: _builtins.str
     """Dtype of the transformer, e.g. "bfloat16"."""
     tp_size: _builtins.int
-    """How many ranks share the tensors of a transformer; divides world_size."""
+    """How many ranks share the tensors of a transformer; divides world_size. 0: 1."""
     @_builtins.property
     def component_configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComponentConfig]:
         """The configs of the checkpoint, from which the planner reads model facts."""
