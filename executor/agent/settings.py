@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,10 @@ class Settings:
             extra_parallel_modules=self.extra_parallel_modules,
         )
         log.info(
-            "model_loaded", model=loaded.served_name, device=loaded.device_name, dtype=loaded.dtype
+            "model_loaded",
+            model=loaded.served_name,
+            device=loaded.device_name,
+            dtype=loaded.dtype,
+            pid=os.getpid(),
         )
         return loaded

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from multiprocessing.connection import Connection
 
@@ -67,7 +68,8 @@ class Line:
         self._ended.acquire(blocking=False)
         self._outgoing.put(None)
         self._writer.join(FLUSH_SECONDS)
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as handle:
+        # The other side may be gone.
+        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as handle:
             handle.shutdown(socket.SHUT_RDWR)
 
     def _write(self) -> None:

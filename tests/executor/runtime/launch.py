@@ -73,6 +73,15 @@ class Launch:
         partial.rename(file)
         return fired
 
+    def kill_rank(self, executor: str, rank: int) -> None:
+        """SIGKILL to the process that has loaded the model as that rank."""
+        [loaded] = [
+            entry
+            for entry in self.events("model_loaded")
+            if (entry["executor"], entry["rank"]) == (executor, rank)
+        ]
+        os.kill(loaded["pid"], signal.SIGKILL)
+
     def await_that(self, condition: Callable[[], Any], seconds: float = START_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
