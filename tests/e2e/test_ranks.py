@@ -19,7 +19,7 @@ from tests.e2e.processes import Service, ditplan, eventually
 CONFIG = CACHE_YAML + "parallelism_config:\n  ulysses_size: auto\n"
 STEPS = 10
 # Long enough that something can happen in the middle.
-LONG = 400
+LONG = 120
 SUCCEEDED = generation_pb2.GENERATION_STATE_SUCCEEDED
 CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
 SPEC = {"prompt": "a red circle", "seed": 7, "height": 32, "width": 32}
