@@ -174,13 +174,13 @@ def executor_to_proto(name: str, loaded: LoadedPipeline) -> executor_pb2.Executo
             executor_pb2.ComponentConfig(path=path, json=text)
             for path, text in loaded.checkpoint.configs.items()
         ],
-        world_size=loaded.world_size,
+        world_size=loaded.share.world_size,
         device=loaded.device,
         device_name=loaded.device_name,
         dtype=loaded.dtype,
         versions=loaded.versions,
-        tp_size=loaded.tp_size,
-        extra_parallel_modules=loaded.extra_parallel_modules,
+        tp_size=loaded.share.tp_size,
+        extra_parallel_modules=loaded.share.encoders,
     )
 
 

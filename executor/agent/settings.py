@@ -44,6 +44,7 @@ class Settings:
         # Only now: it imports torch, and health checks are to be answered before that.
         from executor.placement.device import DeviceChoice, DtypeChoice
         from executor.placement.load import load
+        from executor.placement.split import Share
 
         loaded = load(
             self.model,
@@ -51,9 +52,7 @@ class Settings:
             device=DeviceChoice(self.device),
             dtype=DtypeChoice(self.dtype),
             device_index=self.seat.local_rank,
-            world_size=self.seat.size,
-            tp_size=self.tp_size,
-            extra_parallel_modules=self.extra_parallel_modules,
+            share=Share(self.seat.rank, self.seat.size, self.tp_size, self.extra_parallel_modules),
         )
         log.info(
             "model_loaded",

@@ -21,6 +21,7 @@ from executor.placement.device import (
 )
 from executor.placement.errors import PlacementError
 from executor.placement.quiet import silence_libraries
+from executor.placement.split import WHOLE, Share
 
 SOFTWARE = ("ditplan", "torch", "diffusers", "transformers")
 TRUE = ("1", "ON", "YES", "TRUE")
@@ -37,9 +38,7 @@ class LoadedPipeline:
     device_name: str
     dtype: str
     versions: tuple[str, ...]
-    world_size: int = 1
-    tp_size: int = 1
-    extra_parallel_modules: tuple[str, ...] = ()
+    share: Share = WHOLE
 
 
 def load(
@@ -49,9 +48,7 @@ def load(
     device: DeviceChoice = DeviceChoice.AUTO,
     dtype: DtypeChoice = DtypeChoice.AUTO,
     device_index: int = 0,
-    world_size: int = 1,
-    tp_size: int = 1,
-    extra_parallel_modules: tuple[str, ...] = (),
+    share: Share = WHOLE,
 ) -> LoadedPipeline:
     """Loads a diffusers checkpoint directory, or a hub name.
 
@@ -69,6 +66,8 @@ def load(
     _refuse_unsupported(found)
     pipeline = _from_pretrained(found, precision)
     _refuse_missing_weights(pipeline, found)
+    if share != WHOLE:
+        share.split(pipeline)
     if target.type == "cpu":
         _own_memory(pipeline)
     if target.type == "cuda":
@@ -83,9 +82,7 @@ def load(
         device_name=device_name(target),
         dtype=str(precision).removeprefix("torch."),
         versions=tuple(f"{name} {version(name)}" for name in SOFTWARE),
-        world_size=world_size,
-        tp_size=tp_size,
-        extra_parallel_modules=extra_parallel_modules,
+        share=share,
     )
 
 

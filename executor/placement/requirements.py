@@ -44,16 +44,16 @@ def differences(loaded: LoadedPipeline, wanted: Requirements) -> list[str]:
         )
     for target in wanted.targets:
         found += _target_differences(loaded.pipeline, target)
-    if wanted.world_size != loaded.world_size:
+    if wanted.world_size != loaded.share.world_size:
         found.append(
-            f"the plan is for {wanted.world_size} ranks, the executor has {loaded.world_size}"
+            f"the plan is for {wanted.world_size} ranks, the executor has {loaded.share.world_size}"
         )
-    if wanted.tp_size != loaded.tp_size:
+    if wanted.tp_size != loaded.share.tp_size:
         found.append(
             f"the plan splits tensors over {wanted.tp_size} ranks, the executor over "
-            f"{loaded.tp_size}"
+            f"{loaded.share.tp_size}"
         )
-    shared, held = shared_encoders(wanted.extra_parallel_modules), loaded.extra_parallel_modules
+    shared, held = shared_encoders(wanted.extra_parallel_modules), loaded.share.encoders
     if shared != held:
         found.append(
             f"the plan shares {', '.join(shared) or 'no text encoder'}, "

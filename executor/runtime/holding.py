@@ -12,9 +12,9 @@ from executor.placement.load import LoadedPipeline
 def holding(loaded: LoadedPipeline) -> Holding:
     return Holding(
         checkpoint_digest=loaded.checkpoint.digest,
-        world_size=loaded.world_size,
-        tp_size=loaded.tp_size,
-        extra_parallel_modules=loaded.extra_parallel_modules,
+        world_size=loaded.share.world_size,
+        tp_size=loaded.share.tp_size,
+        extra_parallel_modules=loaded.share.encoders,
         dtype=loaded.dtype,
         versions=loaded.versions,
     )

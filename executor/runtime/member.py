@@ -20,6 +20,7 @@ from executor.engine.program import Program, StepOutcome
 from executor.parallel.mesh import World, connected
 from executor.parallel.sharing import Sharing
 from executor.placement.load import LoadedPipeline
+from executor.placement.requirements import VAE
 from executor.runtime.failures import describe
 from executor.runtime.ranks import accept
 from executor.runtime.seat import Seat
@@ -123,6 +124,7 @@ class Member:
     def _disconnect(self, error: Exception | None) -> None:
         """Leaves the group, which ends what the others wait for this rank in."""
         self._world = None
+        self._loaded.share.disconnect(self._loaded.pipeline)
         group, self._group = self._group, ExitStack()
         while error is not None:
             # Connections are closed only once no frame holds their group.
@@ -145,7 +147,9 @@ class Member:
         assert self._world is not None
         assert self._prepared is not None
         (program, spec), self._prepared, self.result = self._prepared, None, None
-        shares_decoding = "vae" in program.topology.extra_parallel_modules
+        mesh = self._world.mesh(program.topology)
+        self._loaded.share.connect(self._loaded.pipeline, mesh)
+        shares_decoding = VAE in program.topology.extra_parallel_modules
         try:
             self.result = engine.run(
                 self._loaded.pipeline,

@@ -17,6 +17,12 @@ from tests.e2e.conftest import CACHE_YAML
 from tests.e2e.processes import Service, ditplan, eventually
 
 CONFIG = CACHE_YAML + "parallelism_config:\n  ulysses_size: auto\n"
+# What is split when it is loaded has to be asked of the executor.
+SPLIT = """\
+parallelism_config:
+  tp_size: auto
+  extra_parallel_modules: [text_encoder, text_encoder_2, vae]
+"""
 STEPS = 10
 # Long enough that something can happen in the middle.
 LONG = 120
@@ -35,7 +41,7 @@ def test_generate_brings_up_ranks_that_draw_what_one_process_draws(
 
     config, latents = tmp_path / "ranks.yaml", tmp_path / "latents.safetensors"
     record = tmp_path / "record.json"
-    config.write_text("parallelism_config:\n  ulysses_size: auto\n")
+    config.write_text(SPLIT)
     done = ditplan(
         *("generate", "--model", checkpoint, "--config", config, "--num-gpus", "2"),
         *("--prompt", SPEC["prompt"], "--steps", str(STEPS), "--seed", "7", "--height", "32"),
@@ -43,7 +49,7 @@ def test_generate_brings_up_ranks_that_draw_what_one_process_draws(
         *("--record", record),
     )
     assert "an executor of 2 ranks" in done.stderr
-    assert json.loads(record.read_text())["program"]["topology"]["ulysses_size"] == 2
+    assert json.loads(record.read_text())["program"]["topology"]["tp_size"] == 2
     alone = run(load_pipeline(str(checkpoint)).pipeline, flux_program("1" * STEPS), RunSpec(**SPEC))
     shared = load_file(latents)["latents"]
     assert torch.allclose(shared, alone.latents, atol=1e-5)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from executor.placement import checkpoint as checkpoints
 from executor.placement.load import LoadedPipeline
+from executor.placement.split import Share
 from executor.runtime.holding import differences, holding
 
 
@@ -27,7 +28,7 @@ def test_copies_have_one_digest_and_other_weights_another(checkpoint: Path, tmp_
 def test_what_differs_is_named_with_its_rank(loaded: LoadedPipeline) -> None:
     mine = holding(loaded)
     assert differences(3, mine, mine) == []
-    theirs = holding(replace(loaded, tp_size=2, extra_parallel_modules=("text_encoder",)))
+    theirs = holding(replace(loaded, share=Share(3, 1, 2, ("text_encoder",))))
     theirs.checkpoint_digest = "0" * 64
     assert differences(3, theirs, mine) == [
         f"rank 3 holds another checkpoint: {'0' * 12}, not {mine.checkpoint_digest[:12]}",
