@@ -86,7 +86,7 @@ def test_a_killed_rank_costs_a_run_time_and_nothing_else(
         *(*launcher, "--name", "ranks", "--planner", planner.address, "--model", str(checkpoint)),
     )
     services.append(ranks)
-    ranks.await_ready()
+    ranks.await_ready(RESTART_SECONDS)
     with grpc.insecure_channel(planner.address) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
 
