@@ -9,12 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import pytest
 import torch
 from ditplan.v1 import generation_pb2, generation_pb2_grpc
 from safetensors.torch import load, load_file
 
 from tests.e2e.conftest import CACHE_YAML
 from tests.e2e.processes import Service, ditplan, eventually
+
+# Processes start and start anew, which takes ten times as long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
 
 CONFIG = CACHE_YAML + "parallelism_config:\n  ulysses_size: auto\n"
 # What is split when it is loaded has to be asked of the executor.

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.executor.agent.scripted_planner import ScriptedPlanner
 from tests.executor.runtime.launch import START_SECONDS, Launch, Work, shared_program
+
+# Processes start and start anew, which takes ten times as long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
 
 RUN_SECONDS = 30.0
 

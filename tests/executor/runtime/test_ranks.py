@@ -13,6 +13,9 @@ from ditplan.dispatch.v1 import dispatch_pb2
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
 from tests.executor.runtime.launch import START_SECONDS, Launch, Work, shared_program
 
+# Processes start and start anew, which takes ten times as long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 STEPS = "FFACACFC"
 RUN_SECONDS = 30.0
 # Death and exceptions are told within this, on an idle machine within a tenth.
