@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPTS ?= 64
 ORACLE ?= tests/data/oracle
-PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto)
+PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto \
+  proto/ditplan/runtime/v1/*.proto)
 # One thread a process: several of them share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
@@ -42,6 +43,9 @@ conformance: setup ## Check planner and engine against recorded data: ORACLE=DIR
 fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz
 
+chaos-ranks: setup ## Kill, stop and fail ranks 100 times: no hang, every next picture right
+	$(ONE_THREAD) $(BIN)/python -m tests.chaos_ranks
+
 bench-planner: setup ## Measure compile times, calls per second, start of the preview
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.planner
 
@@ -73,5 +77,5 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz bench-planner bench-engine quality demo-model docs \
-  proto clean
+.PHONY: help setup demo test check conformance fuzz chaos-ranks bench-planner bench-engine quality \
+  demo-model docs proto clean

@@ -1,12 +1,21 @@
-"""`python -m executor`: one rank that holds a model and runs what a planner leases to it."""
+"""`python -m executor`: ranks that hold a model and run what a planner leases to them.
+
+One process is one rank; torchrun starts several.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+from executor.runtime.seat import LAUNCHER_RUN, NoSeatError, Seat, end_with_launcher
+
+if TYPE_CHECKING:
+    from executor.agent.settings import Settings
 
 # The exit statuses beside 0.
 FAILED = 1
@@ -41,6 +50,31 @@ MISUSE = 2
     show_default=True,
     help="How long the current run may go on after SIGTERM.",
 )
+@click.option(
+    "--group-size",
+    type=click.IntRange(min=1),
+    help="Splits torchrun's ranks into executors of so many.  [default: one executor]",
+)
+@click.option(
+    "--tp-size",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many ranks share the tensors of a transformer.",
+)
+@click.option(
+    "--extra-parallel-modules",
+    metavar="NAME,...",
+    default="",
+    help="The text encoders that the ranks share.",
+)
+@click.option(
+    "--rank-timeout",
+    type=click.FloatRange(min=1, max=3600),
+    default=60,
+    show_default=True,
+    help="Seconds after which a rank that does not answer counts as stopped.",
+)
 def main(
     planner: str,
     model: str,
@@ -50,56 +84,101 @@ def main(
     dtype: str,
     listen: str,
     drain_seconds: float,
+    group_size: int | None,
+    tp_size: int,
+    extra_parallel_modules: str,
+    rank_timeout: float,
 ) -> None:
-    """Hold a model and run what the planner leases."""
+    """Hold a model and run what the planner leases.
+
+    Under torchrun all processes are one executor, or several of --group-size ranks each, whose
+    names end in -0, -1, ... and which listen on one port after the other.
+    """
     _require_address("--planner", planner)
     _require_address("--listen", listen)
-    _require_one_rank()
+    end_with_launcher()
+    seat = _seat(group_size, tp_size)
 
     # Read once, when torch is loaded. Threads that spin while they wait make a step many times
     # slower as soon as another process wants their cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    # The launcher outlives its processes: restarted, they go by the same name.
+    process = os.getppid() if LAUNCHER_RUN in os.environ else os.getpid()
+
     # Only now, so that --help and misuse answer at once.
+    from executor.agent.logs import configure
+    from executor.agent.settings import Settings
+
+    configure()
+    settings = Settings(
+        planner=planner,
+        model=model,
+        name=(name or f"{socket.gethostname()}-{process}") + seat.suffix,
+        served_name=served_name,
+        device=device,
+        dtype=dtype,
+        seat=seat,
+        tp_size=tp_size,
+        extra_parallel_modules=tuple(sorted(filter(None, extra_parallel_modules.split(",")))),
+        rank_timeout=rank_timeout,
+    )
+    if seat.rank == 0:
+        _lead(settings, _address_of(seat, listen), drain_seconds)
+    else:
+        _follow(settings)
+
+
+def _lead(settings: Settings, listen: str, drain_seconds: float) -> NoReturn:
+    """Serves until a drain; ends the process, with whatever threads are stuck in it."""
     import structlog
 
-    from executor.agent.logs import configure
     from executor.agent.server import CannotListenError, ExecutorServer
     from executor.agent.shutdown import Shutdown
 
-    configure()
-    name = name or f"{socket.gethostname()}-{os.getpid()}"
     server = ExecutorServer()
+    status = 0
     with Shutdown(drain_seconds) as shutdown:
         try:
             port = server.start(listen)
         except CannotListenError as error:
             raise click.BadParameter(str(error), param_hint="--listen") from None
         address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
-        structlog.get_logger("executor").info("listening", executor=name, address=address)
+        log = structlog.get_logger("executor")
+        log.info("listening", executor=settings.name, address=address)
 
         from executor.agent.dialer import RefusedByPlannerError
-        from executor.agent.failures import DeviceFailedError
-        from executor.agent.serve import Settings, serve
-        from executor.placement.device import DeviceChoice, DtypeChoice
+        from executor.agent.serve import serve
         from executor.placement.errors import PlacementError
+        from executor.runtime.failures import ExecutorFailedError
 
-        settings = Settings(
-            planner=planner,
-            model=model,
-            name=name,
-            served_name=served_name,
-            device=DeviceChoice(device),
-            dtype=DtypeChoice(dtype),
-        )
         try:
             serve(settings, server, shutdown)
         except PlacementError as error:
-            _fail(MISUSE, error)
-        except (RefusedByPlannerError, DeviceFailedError) as error:
-            _fail(FAILED, error)
+            status = _say(error, MISUSE)
+        except (RefusedByPlannerError, ExecutorFailedError) as error:
+            status = _say(error, FAILED)
         finally:
             server.stop()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _follow(settings: Settings) -> NoReturn:
+    from executor.runtime.failures import ExecutorFailedError
+    from executor.runtime.follower import follow
+
+    log = settings.log()
+    try:
+        follow(
+            settings.seat,
+            lambda: settings.load(log),
+            rank_timeout=settings.rank_timeout,
+            log=log,
+        )
+    except ExecutorFailedError as error:
+        sys.exit(_say(error, FAILED))
 
 
 def _require_address(option: str, address: str) -> None:
@@ -110,17 +189,30 @@ def _require_address(option: str, address: str) -> None:
         raise click.BadParameter(f"{address!r} is not HOST:PORT", param_hint=option)
 
 
-def _require_one_rank() -> None:
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1":
-        raise click.UsageError(
-            f"multi-rank execution is not supported yet (WORLD_SIZE is {world_size})"
+def _seat(group_size: int | None, tp_size: int) -> Seat:
+    try:
+        seat = Seat.of(os.environ, group_size)
+    except NoSeatError as error:
+        raise click.UsageError(str(error)) from None
+    if seat.size % tp_size:
+        raise click.BadParameter(
+            f"{tp_size} does not divide the {seat.size} ranks of the executor",
+            param_hint="--tp-size",
         )
+    return seat
 
 
-def _fail(status: int, error: Exception) -> None:
+def _address_of(seat: Seat, listen: str) -> str:
+    """Where an executor listens: each of a launch at an address of its own."""
+    if listen.startswith("unix:"):
+        return listen + seat.suffix
+    host, _, port = listen.rpartition(":")
+    return f"{host}:{int(port) + seat.group}" if int(port) else listen
+
+
+def _say(error: Exception, status: int) -> int:
     click.echo(f"error: {error}", err=True)
-    sys.exit(status)
+    return status
 
 
 if __name__ == "__main__":

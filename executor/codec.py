@@ -98,6 +98,8 @@ def requirements_from_proto(message: plan_pb2.Program) -> Requirements:
             for target in message.model.targets
         ),
         world_size=message.topology.world_size,
+        tp_size=message.topology.tp_size,
+        extra_parallel_modules=tuple(message.topology.extra_parallel_modules),
         quant_type=_quant_types(message.placement),
         attention_backend=message.attention_backend,
     )
@@ -172,11 +174,13 @@ def executor_to_proto(name: str, loaded: LoadedPipeline) -> executor_pb2.Executo
             executor_pb2.ComponentConfig(path=path, json=text)
             for path, text in loaded.checkpoint.configs.items()
         ],
-        world_size=loaded.world_size,
+        world_size=loaded.share.world_size,
         device=loaded.device,
         device_name=loaded.device_name,
         dtype=loaded.dtype,
         versions=loaded.versions,
+        tp_size=loaded.share.tp_size,
+        extra_parallel_modules=loaded.share.encoders,
     )
 
 

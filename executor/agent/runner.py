@@ -7,29 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
-import torch
 from ditplan.dispatch.v1.dispatch_pb2 import Completion, Lease, RunFailure
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
-from ditplan.identity import plan_id
 from structlog.typing import FilteringBoundLogger
 
 from executor import codec
 from executor.agent.artifacts import ArtifactFile, encode
 from executor.agent.delivery import Delivery, RejectedArtifactError
-from executor.agent.failures import (
-    DamagedPlanError,
-    DeviceFailedError,
-    RefusedRunError,
-    describe,
-    failure,
-    is_device_failure,
-)
+from executor.agent.failures import describe, failure
 from executor.agent.lease import Assignment, LeasedRun
 from executor.agent.shutdown import Shutdown
 from executor.engine import run as engine
-from executor.engine.program import Program
-from executor.placement.load import LoadedPipeline
-from executor.placement.requirements import differences
+from executor.runtime.failures import RunFailedError
+from executor.runtime.ranks import Ranks
 
 ASSIGNMENT_SECONDS = 30.0
 DELIVERY_SECONDS = 60.0
@@ -42,11 +32,11 @@ class Success:
 
 
 class Runner:
-    """Runs what is leased to this executor on its pipeline, one run after the other."""
+    """Runs what is leased to this executor on its ranks, one run after the other."""
 
     def __init__(
         self,
-        loaded: LoadedPipeline,
+        ranks: Ranks,
         *,
         name: str,
         shutdown: Shutdown,
@@ -55,34 +45,29 @@ class Runner:
         delivery_seconds: float = DELIVERY_SECONDS,
     ) -> None:
         """``on_begin`` is told generation and plan id once a run has its program."""
-        self._loaded = loaded
+        self._ranks = ranks
         self._name = name
         self._shutdown = shutdown
         self._on_begin = on_begin
         self._log = log
         self._delivery_seconds = delivery_seconds
-        self._device_failed = False
 
     def run(self, stub: DispatchServiceStub, lease: Lease) -> None:
         """From the lease to its end. A run that fails is reported.
 
         Raises:
-            DeviceFailedError: no other run can succeed in this process.
+            ExecutorFailedError: no other run can succeed in these processes.
         """
         log = self._log.bind(generation=lease.generation, epoch=lease.epoch)
         with LeasedRun(stub, lease, self._name, log) as leased:
             outcome = self._attempt(leased, log)
-            if isinstance(outcome, RunFailure) and not self._device_failed:
-                torch.cuda.empty_cache()
             give_up_at = time.monotonic() + self._delivery_seconds
             delivery = Delivery(leased, deadline=lambda: self._shutdown.limit(give_up_at), log=log)
             final = _store(delivery, outcome) if isinstance(outcome, Success) else outcome
             if final is not None:
                 delivery.conclude(final)
-        if self._device_failed:
-            raise DeviceFailedError(
-                f"device {self._loaded.device_name} failed in {lease.generation}"
-            )
+        if not isinstance(outcome, Success):
+            self._ranks.recover()
 
     def _attempt(self, leased: LeasedRun, log: FilteringBoundLogger) -> Success | RunFailure | None:
         """Runs it; None where there is no one to tell what came of it."""
@@ -108,34 +93,22 @@ class Runner:
             return self._stopped(leased, log)
         except Exception as error:
             outcome = describe(error)
-            self._device_failed = is_device_failure(error)
-            log.exception("run_failed", code=outcome.code)
+            # The rank where it failed has told its own log how.
+            trace = not isinstance(error, RunFailedError)
+            log.error("run_failed", code=outcome.code, reason=outcome.message, exc_info=trace)
             return outcome
 
     def _denoise(self, leased: LeasedRun, assignment: Assignment) -> engine.RunResult:
-        program = self._accept(assignment)
-        result = engine.run(
-            self._loaded.pipeline,
-            program,
-            codec.spec_from_proto(assignment.spec),
+        result = self._ranks.run(
+            assignment.plan_id,
+            assignment.program,
+            assignment.spec,
             on_step=lambda outcome: leased.report(codec.step_to_proto(outcome)),
             is_cancelled=lambda: leased.stopped or self._shutdown.expired,
         )
         if leased.stopped:
             raise engine.RunCancelled
         return result
-
-    def _accept(self, assignment: Assignment) -> Program:
-        """The program, if it is the one that was planned and this executor can run it."""
-        computed = plan_id(assignment.program)
-        if computed != assignment.plan_id:
-            raise DamagedPlanError(f"the program has id {computed}, not {assignment.plan_id}")
-        program = codec.program_from_proto(assignment.program)
-        found = differences(self._loaded, codec.requirements_from_proto(assignment.program))
-        if found:
-            raise RefusedRunError("; ".join(found))
-        engine.check(self._loaded.pipeline, program)
-        return program
 
     def _stopped(self, leased: LeasedRun, log: FilteringBoundLogger) -> RunFailure | None:
         if leased.lost:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from executor.agent.dialer import Dialer
 from executor.agent.runner import Runner
 from executor.agent.server import ExecutorServer
+from executor.agent.settings import Settings
 from executor.agent.shutdown import Shutdown
 from executor.codec import executor_to_proto
-from executor.placement.device import DeviceChoice, DtypeChoice
-from executor.placement.load import load
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How an executor is started; see `python -m executor --help`."""
-
-    planner: str
-    model: str
-    name: str
-    served_name: str | None
-    device: DeviceChoice
-    dtype: DtypeChoice
+from executor.runtime.leader import Leader
+from executor.runtime.one_rank import OneRank
+from executor.runtime.ranks import Ranks
 
 
 def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> None:
@@ -33,35 +25,51 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
     Raises:
         PlacementError: the model cannot be loaded.
         RefusedByPlannerError: the planner does not want this executor.
-        DeviceFailedError: the device does nothing more for this process.
+        ExecutorFailedError: these processes can run nothing more.
     """
-    log = structlog.get_logger("executor").bind(executor=settings.name)
-    loaded = load(
-        settings.model,
-        served_name=settings.served_name,
-        device=settings.device,
-        dtype=settings.dtype,
-    )
-    log.info(
-        "model_loaded", model=loaded.served_name, device=loaded.device_name, dtype=loaded.dtype
-    )
-    announcement = executor_to_proto(settings.name, loaded)
-    runner = Runner(loaded, name=settings.name, shutdown=shutdown, on_begin=server.begin, log=log)
-    dialer = Dialer(
-        settings.planner,
-        announcement,
-        stop=shutdown.requested,
-        log=log,
-        # Not before: who waits for readiness may send work right after.
-        on_answer=server.ready,
-    )
-    server.describe(announcement)
-    shutdown.serving(on_drain=server.draining)
-    try:
-        while (lease := dialer.acquire()) is not None:
-            runner.run(dialer.stub, lease)
-            server.end()
-    finally:
-        server.draining()
-        dialer.close()
+    log = settings.log()
+    # Whoever asks for work is to stop asking.
+    stop = threading.Event()
+    with _ranks(settings, log, on_failed=stop.set) as ranks:
+        announcement = executor_to_proto(settings.name, ranks.loaded)
+        runner = Runner(
+            ranks, name=settings.name, shutdown=shutdown, on_begin=server.begin, log=log
+        )
+        dialer = Dialer(
+            settings.planner,
+            announcement,
+            stop=stop,
+            log=log,
+            # Not before: who waits for readiness may send work right after.
+            on_answer=server.ready,
+        )
+        server.describe(announcement)
+
+        def drain() -> None:
+            stop.set()
+            server.draining()
+
+        shutdown.serving(on_drain=drain)
+        try:
+            while (lease := dialer.acquire()) is not None:
+                runner.run(dialer.stub, lease)
+                server.end()
+            ranks.recover()
+        finally:
+            server.draining()
+            dialer.close()
     log.info("drained")
+
+
+@contextmanager
+def _ranks(
+    settings: Settings, log: FilteringBoundLogger, on_failed: Callable[[], None]
+) -> Iterator[Ranks]:
+    """The ranks, all of which hold the model."""
+    if settings.seat.size == 1:
+        yield OneRank(settings.load(log))
+        return
+    leader = Leader(settings.seat, rank_timeout=settings.rank_timeout, on_failed=on_failed, log=log)
+    with leader:
+        leader.lead(settings.load(log))
+        yield leader

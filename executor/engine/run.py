@@ -62,13 +62,15 @@ def run(
     *,
     sharing: Sharing | None = None,
     on_step: Callable[[StepOutcome], None] = lambda outcome: None,
-    is_cancelled: Callable[[], bool] = lambda: False,
+    is_cancelled: Callable[[int], bool] = lambda step: False,
+    decodes: bool = True,
 ) -> RunResult:
     """Denoises as the program says.
 
     ``sharing``: the ranks that share the run; each of them runs the same program and spec.
     ``on_step`` is called after every step and must not block. ``is_cancelled`` is asked before
-    every forward and after every step.
+    every forward and after every step, with the step that would be run on. A rank that does not
+    decode has no frames in its result.
 
     Raises:
         RunCancelled: ``is_cancelled`` said so.
@@ -77,7 +79,7 @@ def run(
     """
 
     def stop_if_cancelled() -> None:
-        if is_cancelled():
+        if is_cancelled(execution.step):
             raise RunCancelled
 
     def before_forward() -> None:
@@ -110,7 +112,7 @@ def run(
         output = pipeline(
             num_inference_steps=len(program.steps),
             generator=torch.Generator("cpu").manual_seed(spec.seed),
-            output_type="pil",
+            output_type="pil" if decodes else "latent",
             **call.arguments(pipeline, spec),
         )
     tell(clock.finish())
@@ -118,8 +120,9 @@ def run(
         raise ProgramMismatchError(
             f"the pipeline ran {len(steps)} steps, the program has {len(program.steps)}"
         )
+    frames = (output.images[:1] if call.fps is None else output.frames[0]) if decodes else ()
     return RunResult(
-        frames=tuple(output.images[:1] if call.fps is None else output.frames[0]),
+        frames=tuple(frames),
         fps=call.fps and (spec.fps or call.fps),
         latents=latents[0].float().cpu(),
         steps=tuple(steps),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from executor.placement.component import inspect_component, read_json, read_text
+from executor.placement.component import (
+    has_weights,
+    inspect_component,
+    read_json,
+    read_text,
+    sample_weights,
+)
 from executor.placement.errors import PlacementError
 
 INDEX = "model_index.json"
@@ -42,6 +49,18 @@ class Checkpoint:
         """The parsed config at a path below the checkpoint, empty where there is none."""
         parsed = json.loads(self.configs.get(path, "{}"))
         return parsed if isinstance(parsed, dict) else {}
+
+    @property
+    def digest(self) -> str:
+        """Equal for two copies of a checkpoint; reads some of every file of weights."""
+        found = hashlib.sha256()
+        for path, text in sorted(self.configs.items()):
+            found.update(f"{path}\0{text}\0".encode())
+        for name, class_name in sorted(self.classes.items()):
+            if has_weights(class_name):
+                for sample in sample_weights(self.directory / name):
+                    found.update(f"{name}\0{len(sample)}\0".encode() + sample)
+        return found.hexdigest()
 
 
 def inspect(directory: Path) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from executor.placement.errors import PlacementError
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+# Of a safetensors file: the length of its header, and what is looked at of its data.
+HEADER_SIZE_BYTES = 8
+SAMPLE_BYTES = 1 << 16
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 # By the end of a component's class name: of each group of files, one must be there. The first
 # ending that fits counts.
@@ -47,6 +51,19 @@ def inspect_component(directory: Path, class_name: str) -> frozenset[str]:
     return frozenset[str]().union(*(_tensor_names(file) for file in _weight_files(directory)))
 
 
+def sample_weights(directory: Path) -> Iterator[bytes]:
+    """Of each file of weights its name, its header and both ends of its data.
+
+    Files of one architecture have equal headers whatever their weights.
+    """
+    for file in _weight_files(directory):
+        with file.open("rb") as weights:
+            header = weights.read(HEADER_SIZE_BYTES)
+            header += weights.read(int.from_bytes(header, "little") + SAMPLE_BYTES)
+            weights.seek(max(0, file.stat().st_size - SAMPLE_BYTES))
+            yield file.name.encode() + header + weights.read()
+
+
 def read_json(path: Path) -> Any:
     """Raises PlacementError where there is no such file or no JSON in it."""
     try:
@@ -68,6 +85,10 @@ def read_text(path: Path) -> str:
 def _require_one(directory: Path, names: tuple[str, ...]) -> None:
     if not any((directory / name).is_file() for name in names):
         raise PlacementError(f"{directory}: no {' or '.join(names)}")
+
+
+def has_weights(class_name: str) -> bool:
+    return not any(class_name.endswith(ending) for ending in REQUIRED)
 
 
 def _weight_files(directory: Path) -> list[Path]:

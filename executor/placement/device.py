@@ -30,18 +30,25 @@ _DTYPES = {
 }
 
 
-def choose_device(choice: DeviceChoice) -> torch.device:
-    """The device itself; AUTO takes CUDA where there is one.
+def choose_device(choice: DeviceChoice, index: int = 0) -> torch.device:
+    """The device itself, the one of that index among several; AUTO takes CUDA where there is one.
 
     Raises:
-        PlacementError: CUDA is asked for and torch sees none.
+        PlacementError: CUDA is asked for and torch sees none, or too few of them.
     """
     available = torch.cuda.is_available()
     if choice is DeviceChoice.CUDA and not available:
         raise PlacementError(
             f"device cuda: torch {torch.__version__} sees no CUDA device; use --device cpu"
         )
-    return torch.device("cuda" if available and choice is not DeviceChoice.CPU else "cpu")
+    if not available or choice is DeviceChoice.CPU:
+        return torch.device("cpu")
+    if index >= torch.cuda.device_count():
+        raise PlacementError(
+            f"device cuda:{index}: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use as many ranks on this host"
+        )
+    return torch.device("cuda", index)
 
 
 def choose_dtype(choice: DtypeChoice, device: torch.device) -> torch.dtype:

@@ -21,6 +21,7 @@ from executor.placement.device import (
 )
 from executor.placement.errors import PlacementError
 from executor.placement.quiet import silence_libraries
+from executor.placement.split import WHOLE, Share
 
 SOFTWARE = ("ditplan", "torch", "diffusers", "transformers")
 TRUE = ("1", "ON", "YES", "TRUE")
@@ -37,7 +38,7 @@ class LoadedPipeline:
     device_name: str
     dtype: str
     versions: tuple[str, ...]
-    world_size: int = 1
+    share: Share = WHOLE
 
 
 def load(
@@ -46,6 +47,8 @@ def load(
     served_name: str | None = None,
     device: DeviceChoice = DeviceChoice.AUTO,
     dtype: DtypeChoice = DtypeChoice.AUTO,
+    device_index: int = 0,
+    share: Share = WHOLE,
 ) -> LoadedPipeline:
     """Loads a diffusers checkpoint directory, or a hub name.
 
@@ -55,7 +58,7 @@ def load(
     Raises:
         PlacementError: something is missing, unreadable or not supported.
     """
-    target = choose_device(device)
+    target = choose_device(device, device_index)
     precision = choose_dtype(dtype, target)
     silence_libraries()
     directory = resolve(model)
@@ -63,8 +66,12 @@ def load(
     _refuse_unsupported(found)
     pipeline = _from_pretrained(found, precision)
     _refuse_missing_weights(pipeline, found)
+    if share != WHOLE:
+        share.split(pipeline)
     if target.type == "cpu":
         _own_memory(pipeline)
+    if target.type == "cuda":
+        torch.cuda.set_device(target)
     pipeline.to(target)
     pipeline.set_progress_bar_config(disable=True)
     return LoadedPipeline(
@@ -75,6 +82,7 @@ def load(
         device_name=device_name(target),
         dtype=str(precision).removeprefix("torch."),
         versions=tuple(f"{name} {version(name)}" for name in SOFTWARE),
+        share=share,
     )
 
 

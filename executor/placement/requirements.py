@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from executor.placement.load import LoadedPipeline
 
 NATIVE_ATTENTION = "native"
+VAE = "vae"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Requirements:
     pipeline_class: str
     targets: tuple[TargetRequirement, ...]
     world_size: int
+    tp_size: int = 1
+    extra_parallel_modules: tuple[str, ...] = ()
     quant_type: str = ""
     attention_backend: str = ""
 
@@ -40,9 +44,20 @@ def differences(loaded: LoadedPipeline, wanted: Requirements) -> list[str]:
         )
     for target in wanted.targets:
         found += _target_differences(loaded.pipeline, target)
-    if wanted.world_size != loaded.world_size:
+    if wanted.world_size != loaded.share.world_size:
         found.append(
-            f"the plan is for {wanted.world_size} ranks, the executor has {loaded.world_size}"
+            f"the plan is for {wanted.world_size} ranks, the executor has {loaded.share.world_size}"
+        )
+    if wanted.tp_size != loaded.share.tp_size:
+        found.append(
+            f"the plan splits tensors over {wanted.tp_size} ranks, the executor over "
+            f"{loaded.share.tp_size}"
+        )
+    shared, held = shared_encoders(wanted.extra_parallel_modules), loaded.share.encoders
+    if shared != held:
+        found.append(
+            f"the plan shares {', '.join(shared) or 'no text encoder'}, "
+            f"the executor {', '.join(held) or 'none'}"
         )
     if wanted.quant_type:
         found.append(
@@ -54,6 +69,11 @@ def differences(loaded: LoadedPipeline, wanted: Requirements) -> list[str]:
             f"the executor has {NATIVE_ATTENTION}"
         )
     return found
+
+
+def shared_encoders(extra_parallel_modules: Iterable[str]) -> tuple[str, ...]:
+    """Those that are split when they are loaded; the VAE is shared run by run."""
+    return tuple(sorted(set(extra_parallel_modules) - {VAE}))
 
 
 def _target_differences(pipeline: Any, target: TargetRequirement) -> list[str]:

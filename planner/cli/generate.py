@@ -23,6 +23,7 @@ from planner.cli.plan_view import show_plan
 from planner.cli.progress import RunProgress
 from planner.cli.terminal import report
 from planner.compile.compiler import compile_config
+from planner.compile.plan import Topology
 from planner.compile.request import Request
 from planner.config.environment import PREFIX, effective_text
 from planner.diagnostics import has_errors
@@ -83,8 +84,6 @@ def generate(
     """
     if num_gpus is not None and planner is not None:
         raise click.UsageError("--num-gpus is for a local run; with --planner its executors decide")
-    if (num_gpus or 1) > 1:
-        raise click.UsageError("--num-gpus: multi-rank execution is not supported yet")
     for file in (out or Path("image.png"), save_latents, record):
         if file is not None:
             _check_writable(file)
@@ -106,11 +105,10 @@ def generate(
         save_latents=save_latents is not None,
     )
     name = config_name(config)
-    if planner is None:
-        _check(spec, name)
+    mesh = Topology() if planner is not None else _check(spec, name, num_gpus or 1)
     name = _settle(spec, name)
     try:
-        with _client(planner, spec.model) as client:
+        with _client(planner, spec.model, mesh) as client:
             finished = _run(client, spec, name)
             artifacts = {a.name: client.read(finished.name, a) for a in finished.artifacts}
     except Refusal as refusal:
@@ -166,30 +164,32 @@ def _events(
 
 
 @contextmanager
-def _client(planner: str | None, model: str) -> Iterator[Client]:
+def _client(planner: str | None, model: str, mesh: Topology) -> Iterator[Client]:
     if planner is not None:
         with connect(planner) as client:
             yield client
         return
-    click.echo("starting a planner and an executor ...", err=True)
-    with local_service(model) as address, connect(address) as client:
+    ranks = f" of {mesh.world_size} ranks" if mesh.world_size > 1 else ""
+    click.echo(f"starting a planner and an executor{ranks} ...", err=True)
+    with local_service(model, mesh) as address, connect(address) as client:
         yield client
 
 
-def _check(spec: generation_pb2.GenerationSpec, source_name: str) -> None:
-    """Says what is wrong with a request before anything is brought up for it."""
+def _check(spec: generation_pb2.GenerationSpec, source_name: str, world_size: int) -> Topology:
+    """The mesh of the ranks; says what is wrong with a request before they are brought up."""
     facts = find_model(spec.model)
     asked = ("num_inference_steps", "height", "width", "num_frames", "guidance_scale")
     given = {field.name: value for field, value in spec.ListFields() if field.name in asked}
     given["negative_prompt"] = spec.HasField("negative_prompt")
-    request = Request(world_size=1, **given)
+    request = Request(world_size=world_size, **given)
     if spec.HasField("program"):
-        diagnostics = check_program(spec.program, facts, request).diagnostics
+        compilation = check_program(spec.program, facts, request)
     else:
-        diagnostics = compile_config(spec.config, facts, request, os.environ).diagnostics
-    if has_errors(diagnostics):
-        report(diagnostics, source=spec.config, source_name=source_name)
+        compilation = compile_config(spec.config, facts, request, os.environ)
+    if compilation.program is None:
+        report(compilation.diagnostics, source=spec.config, source_name=source_name)
         sys.exit(REFUSED)
+    return compilation.program.topology
 
 
 def _settle(spec: generation_pb2.GenerationSpec, source_name: str) -> str:

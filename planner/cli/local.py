@@ -17,7 +17,9 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from planner.compile.plan import Topology
 from planner.compile.request import MAX_SIDE
+from planner.dispatch.matching import shared_encoders
 
 START_SECONDS = 30.0
 LOAD_SECONDS = 3600.0
@@ -32,8 +34,10 @@ class LocalServiceError(Exception):
 
 
 @contextmanager
-def local_service(model: str) -> Iterator[str]:
+def local_service(model: str, mesh: Topology) -> Iterator[str]:
     """Brings up a planner and an executor that holds the model; the value is their address.
+
+    ``mesh``: how many ranks the executor has, and what they share of the model.
 
     Raises:
         LocalServiceError: one of them did not come up.
@@ -46,13 +50,15 @@ def local_service(model: str) -> Iterator[str]:
     serve += ["--max-pixels", str(MAX_SIDE**2)]
     if Path(model).is_dir():
         serve += ["--model-root", model]
-    execute = ["executor", "--planner", address, "--model", model, "--listen", own]
+    execute = [*_launcher(mesh), "executor", "--planner", address, "--model", model]
+    execute += ["--listen", own, "--tp-size", str(mesh.tp_size)]
+    execute += ["--extra-parallel-modules", ",".join(shared_encoders(mesh))]
     processes: list[_Process] = []
     with _terminating():
         try:
             # Both before the first gRPC call of this process, whose threads do not go with a fork.
             processes += [_Process("planner", serve, directory)]
-            processes += [_Process("executor", execute, directory)]
+            processes += [_Process("executor", execute, directory, ranks=mesh.world_size)]
             planner, executor = processes
             _await_serving(address, planner, START_SECONDS, processes)
             _await_serving(own, executor, LOAD_SECONDS, processes)
@@ -61,6 +67,15 @@ def local_service(model: str) -> Iterator[str]:
             for process in reversed(processes):
                 process.stop()
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _launcher(mesh: Topology) -> list[str]:
+    """The module that starts the ranks, with its options; none for one rank."""
+    if mesh.world_size == 1:
+        return []
+    # Its rendezvous is on this host. A rank that dies once may come again.
+    options = ["--standalone", "--local-addr", "127.0.0.1", "--max-restarts", "1"]
+    return ["torch.distributed.run", *options, "--nproc-per-node", str(mesh.world_size), "-m"]
 
 
 def _make_directory() -> Path:
@@ -94,12 +109,15 @@ def _end_with_parent() -> None:
 
 
 class _Process:
-    def __init__(self, name: str, arguments: list[str], directory: Path) -> None:
+    def __init__(self, name: str, arguments: list[str], directory: Path, *, ranks: int = 1) -> None:
+        # Together the ranks have one thread a core; torchrun would give each a single one.
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // ranks))}
         self.name = name
         self._log = directory / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
+                env={**threads, **os.environ} if ranks > 1 else None,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

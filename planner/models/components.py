@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+VAE = "vae"
+
 _COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "FluxPipeline": ("text_encoder", "text_encoder_2", "vae"),
     "Flux2Pipeline": ("text_encoder", "vae"),

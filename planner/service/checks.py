@@ -83,6 +83,11 @@ def _executor(executor: executor_pb2.Executor, limits: Limits) -> Iterator[Viola
         yield Violation(
             "executor.world_size", f"{executor.world_size} is not in 1 to {_MAX_WORLD_SIZE}"
         )
+    elif executor.world_size % (executor.tp_size or 1):
+        yield Violation(
+            "executor.tp_size",
+            f"{executor.tp_size} does not divide the world_size {executor.world_size}",
+        )
     if executor.dtype not in ("", *dtype.BYTES):
         text = f"{executor.dtype!r} is not allowed; allowed: {dtype.ALLOWED}"
         yield Violation("executor.dtype", text)

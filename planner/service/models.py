@@ -76,7 +76,14 @@ class ModelLookup:
             ) from None
         placement = placement_from_proto(executor.placement)
         model = self._canonical(executor.model)
-        offered = Requirement(model, facts.architecture, executor.world_size, placement)
+        offered = Requirement(
+            model,
+            facts.architecture,
+            executor.world_size,
+            placement,
+            executor.tp_size or 1,
+            tuple(sorted(set(executor.extra_parallel_modules))),
+        )
         return Offer(executor.name, facts, offered, executor.dtype)
 
     def _canonical(self, name: str) -> str:

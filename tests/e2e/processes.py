@@ -47,7 +47,7 @@ class Service:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def await_ready(self) -> None:
+    def await_ready(self, seconds: float = START_SECONDS) -> None:
         with grpc.insecure_channel(self.address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
 
@@ -59,7 +59,7 @@ class Service:
                     return False
                 return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
-            eventually(ready, START_SECONDS)
+            eventually(ready, seconds)
 
     def kill(self) -> None:
         self.process.kill()

@@ -91,7 +91,7 @@ def test_what_cannot_run_is_refused_before_anything_starts(
     for arguments, message in (
         (("--model", tmp_path / "nothing", "--prompt", "x"), "neither a checkpoint directory nor"),
         (("--model", checkpoint), "--prompt"),
-        (("--model", checkpoint, "--prompt", "x", "--num-gpus", "2"), "not supported yet"),
+        (("--model", checkpoint, "--prompt", "x", "--num-gpus", "2"), "how they share the work"),
         (("--replay", config), "wrong.yaml"),
         (("--model", checkpoint, "--prompt", "x", "--out", tmp_path / "no" / "x.png"), "not exist"),
     ):

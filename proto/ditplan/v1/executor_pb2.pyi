@@ -34,6 +34,8 @@ class Executor(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    TP_SIZE_FIELD_NUMBER: _builtins.int
+    EXTRA_PARALLEL_MODULES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among the executors of a planner."""
     model: _builtins.str
@@ -45,6 +47,8 @@ class Executor(_message.Message):
     """Name of the device, e.g. "NVIDIA H200"."""
     dtype: _builtins.str
     """Dtype of the transformer, e.g. "bfloat16"."""
+    tp_size: _builtins.int
+    """How many ranks share the tensors of a transformer; divides world_size. 0: 1."""
     @_builtins.property
     def component_configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComponentConfig]:
         """The configs of the checkpoint, from which the planner reads model facts."""
@@ -54,6 +58,10 @@ class Executor(_message.Message):
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Software versions, e.g. "torch 2.13.0"."""
+
+    @_builtins.property
+    def extra_parallel_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The text encoders that its ranks share, sorted."""
 
     def __init__(
         self,
@@ -67,10 +75,12 @@ class Executor(_message.Message):
         dtype: _builtins.str = ...,
         placement: _plan_pb2.Placement | None = ...,
         versions: _abc.Iterable[_builtins.str] | None = ...,
+        tp_size: _builtins.int = ...,
+        extra_parallel_modules: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_configs", b"component_configs", "device", b"device", "device_name", b"device_name", "dtype", b"dtype", "model", b"model", "name", b"name", "placement", b"placement", "versions", b"versions", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_configs", b"component_configs", "device", b"device", "device_name", b"device_name", "dtype", b"dtype", "extra_parallel_modules", b"extra_parallel_modules", "model", b"model", "name", b"name", "placement", b"placement", "tp_size", b"tp_size", "versions", b"versions", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

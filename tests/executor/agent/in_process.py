@@ -13,6 +13,7 @@ from executor.agent.runner import Runner
 from executor.agent.shutdown import Shutdown
 from executor.codec import executor_to_proto
 from executor.placement.load import LoadedPipeline
+from executor.runtime.one_rank import OneRank
 
 JOIN_SECONDS = 20.0
 DELIVERY_SECONDS = 10.0
@@ -28,7 +29,7 @@ class Agent:
         self.shutdown = Shutdown(drain_seconds=60)
         self.begun: list[tuple[str, str]] = []
         self.runner = Runner(
-            loaded,
+            OneRank(loaded),
             name="here",
             shutdown=self.shutdown,
             on_begin=lambda *run: self.begun.append(run),

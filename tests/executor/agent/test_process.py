@@ -189,10 +189,22 @@ def test_misuse_is_one_clear_line(arguments: list[str], words: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_several_ranks_are_refused() -> None:
-    result = _run("--planner", "h:1", "--model", "x", WORLD_SIZE="2")
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (["--group-size", "2"], {"WORLD_SIZE": "3", "RANK": "0"}, "3 ranks do not divide"),
+        ([], {"WORLD_SIZE": "2"}, "RANK is None"),
+        ([], {"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2, of 2 ranks"),
+        ([], {"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        (["--tp-size", "2"], {"WORLD_SIZE": "3", "RANK": "0"}, "2 does not divide the 3 ranks"),
+    ],
+)
+def test_ranks_that_do_not_fit_are_refused(
+    arguments: list[str], environment: dict[str, str], words: str
+) -> None:
+    result = _run("--planner", "h:1", "--model", "x", *arguments, **environment)
     assert result.returncode == 2
-    assert "multi-rank execution is not supported yet" in result.stderr
+    assert words in result.stderr
 
 
 def test_a_final_refusal_of_the_planner_ends_it(planner: ScriptedPlanner, checkpoint: Path) -> None:

@@ -14,9 +14,9 @@ from ditplan.v1 import plan_pb2
 from PIL import Image
 from safetensors.torch import load as load_tensors
 
-from executor.agent.failures import DeviceFailedError
 from executor.engine import run as engine
 from executor.placement.load import LoadedPipeline
+from executor.runtime.failures import ExecutorFailedError
 from tests.executor.agent.in_process import Agent, SlowSteps
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner, default_spec
 from tests.executor.programs import program
@@ -192,7 +192,7 @@ def test_a_failed_device_hands_the_run_back_and_ends_the_executor(
     assert (job.failure.code, job.failure.retryable) == ("UNAVAILABLE", True)
     assert job.failure.message == "the device failed: CUDA error: an illegal access"
     agent.thread.join(WAIT)
-    assert isinstance(agent.ended_with, DeviceFailedError)
+    assert isinstance(agent.ended_with, ExecutorFailedError)
 
 
 @pytest.mark.parametrize(

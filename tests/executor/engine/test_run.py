@@ -199,7 +199,7 @@ def test_steps_of_a_device_that_lags_are_told_in_order_and_once(
         flux_program("1?1?"),
         SPEC,
         on_step=lambda outcome: told.append(outcome.step),
-        is_cancelled=lambda: bool(queued.append(len(told))),
+        is_cancelled=lambda step: bool(queued.append(len(told))),
     )
     assert told == [0, 1, 2, 3]
     assert [outcome.step for outcome in result.steps] == told
@@ -232,7 +232,7 @@ def test_cancelling_takes_effect_within_one_step(pipeline: Any, after: int) -> N
             flux_program("1" * STEPS),
             SPEC,
             on_step=lambda outcome: done.append(outcome.step),
-            is_cancelled=lambda: len(done) > after,
+            is_cancelled=lambda step: len(done) > after,
         )
     assert done == list(range(after + 1))
 
@@ -245,7 +245,7 @@ def test_block_lists_are_restored_exactly(pipeline: Any) -> None:
     }
     keys = list(transformer.state_dict())
     with pytest.raises(RunCancelled):
-        run(pipeline, flux_program("1111"), SPEC, is_cancelled=lambda: True)
+        run(pipeline, flux_program("1111"), SPEC, is_cancelled=lambda step: True)
     run(pipeline, flux_program("1010"), SPEC)
     after = {
         name: (type(getattr(transformer, name)), vars(getattr(transformer, name)).keys())
@@ -329,8 +329,9 @@ def test_cache_memory_ends_with_the_run(pipeline: Any) -> None:
     run(pipeline, flux_program("1?1?", calibrator=TAYLOR), SPEC)
     before = _live_tensors()
     run(pipeline, flux_program("1?1?1?", calibrator=TAYLOR), SPEC)
+    answers = iter([False, False, False, False, True])
     with pytest.raises(RunCancelled):
-        run(pipeline, flux_program("1?1?"), SPEC, is_cancelled=iter([0, 0, 0, 0, 1]).__next__)
+        run(pipeline, flux_program("1?1?"), SPEC, is_cancelled=lambda step: next(answers))
     assert _live_tensors() == before
 
 

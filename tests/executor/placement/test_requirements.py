@@ -17,6 +17,10 @@ TRANSFORMER = TargetRequirement(
 FITTING = Requirements(pipeline_class="FluxPipeline", targets=(TRANSFORMER,), world_size=1)
 
 
+def test_a_vae_is_shared_run_by_run(loaded: LoadedPipeline) -> None:
+    assert differences(loaded, replace(FITTING, extra_parallel_modules=("vae",))) == []
+
+
 @pytest.mark.parametrize("backend", ["", "native"])
 def test_a_fitting_plan_has_no_differences(loaded: LoadedPipeline, backend: str) -> None:
     assert differences(loaded, replace(FITTING, attention_backend=backend)) == []
@@ -30,6 +34,8 @@ def test_every_difference_is_listed(loaded: LoadedPipeline) -> None:
             replace(TRANSFORMER, name="transformer_2"),
         ),
         world_size=4,
+        tp_size=2,
+        extra_parallel_modules=("text_encoder_2", "vae"),
         quant_type="float8",
         attention_backend="sage",
     )
@@ -38,6 +44,8 @@ def test_every_difference_is_listed(loaded: LoadedPipeline) -> None:
         "the plan's transformer is WanTransformer3DModel, here it is FluxTransformer2DModel",
         "the plan's transformer_2 is FluxTransformer2DModel, here it is nothing",
         "the plan is for 4 ranks, the executor has 1",
+        "the plan splits tensors over 2 ranks, the executor over 1",
+        "the plan shares text_encoder_2, the executor none",
         "the plan wants float8 weights, the executor holds float32",
         "the plan wants attention backend sage, the executor has native",
     ]

@@ -1,0 +1,1 @@
+"""Rank 0 and the other ranks of an executor: control plane, failure detection, cancellation."""

@@ -1,0 +1,279 @@
+"""Rank 0: has all ranks do the same, and finds out when one does not."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+from ditplan.runtime.v1 import runtime_pb2
+from ditplan.runtime.v1.runtime_pb2 import Command, Failure, Report
+from ditplan.v1 import generation_pb2, plan_pb2
+from structlog.typing import FilteringBoundLogger
+from torch._C._distributed_c10d import Store
+
+from executor.engine import run as engine
+from executor.engine.program import StepOutcome
+from executor.placement.errors import PlacementError
+from executor.placement.load import LoadedPipeline
+from executor.runtime.failures import ExecutorFailedError, RunFailedError
+from executor.runtime.holding import differences, holding
+from executor.runtime.line import Line, LineEnd
+from executor.runtime.meeting import Process, await_joins, open_store
+from executor.runtime.member import Member
+from executor.runtime.ranks import accept
+from executor.runtime.seat import Seat
+
+# The ranks load the same files; the slowest may be on another host.
+LOAD_SECONDS = 3600.0
+# For all ranks to leave a broken group and to meet in a new one. More, and a restart is faster.
+CONNECT_SECONDS = 30.0
+# Errors of ranks that lost another one may come before the news of what happened to it.
+CAUSE_SECONDS = 1.0
+
+
+class Leader:
+    """`Ranks` of several. Every rank, this one too, has a `Member`; this one's has a thread.
+
+    While ranks wait for each other in a collective, the thread that called `run` waits for their
+    reports, and for lines that are lost.
+    """
+
+    def __init__(
+        self,
+        seat: Seat,
+        *,
+        rank_timeout: float,
+        on_failed: Callable[[], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Waits for the other ranks. ``on_failed`` is called once one of them is lost.
+
+        Raises:
+            ExecutorFailedError: one did not come.
+        """
+        self._seat = seat
+        self._rank_timeout = rank_timeout
+        self._on_failed = on_failed
+        self._log = log
+        self._changed = threading.Condition()
+        self._answers: dict[int, dict[int, Report]] = {0: {}}
+        self._lost: dict[int, str] = {}
+        self._number = 0
+        self._connected = False
+        self._member: Member | None = None
+        self._loaded: LoadedPipeline | None = None
+        self._is_cancelled: Callable[[], bool] = lambda: False
+        self._tell: Callable[[StepOutcome], None] = lambda outcome: None
+        self._stopping = False
+        self._store: Store = open_store(seat)
+        self._lines: Mapping[int, Line] = {
+            rank: self._line(rank, connection, process)
+            for rank, (connection, process) in await_joins(self._store, seat).items()
+        }
+        for line in self._lines.values():
+            line.start()
+
+    @property
+    def loaded(self) -> LoadedPipeline:
+        assert self._loaded is not None, "no model was given"
+        return self._loaded
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Has every other rank end its process."""
+        for line in self._lines.values():
+            line.send(Command(leave=runtime_pb2.Leave()).SerializeToString())
+            line.close()
+
+    def lead(self, loaded: LoadedPipeline) -> None:
+        """Returns once every rank holds the same and all are connected.
+
+        Raises:
+            PlacementError: a rank could not load the model, or loaded another.
+            ExecutorFailedError: a rank was lost.
+        """
+        self._loaded = loaded
+        mine = holding(loaded)
+        self._report(0, Report(holding=mine))
+        found = []
+        for rank, report in sorted(self._await_all(0, LOAD_SECONDS).items()):
+            if report.HasField("failure"):
+                raise PlacementError(f"rank {rank}: {report.failure.message}")
+            found += differences(rank, report.holding, mine)
+        if found:
+            raise PlacementError("; ".join(found))
+        self._member = Member(
+            loaded,
+            self._seat,
+            self._store,
+            answer=lambda report: self._report(0, report),
+            log=self._log,
+            on_step=lambda outcome: self._tell(outcome),
+            on_check=self._check,
+        )
+        threading.Thread(target=self._member.serve, name="rank", daemon=True).start()
+        self.recover()
+
+    def run(
+        self,
+        plan_id: str,
+        program: plan_pb2.Program,
+        spec: generation_pb2.GenerationSpec,
+        *,
+        on_step: Callable[[StepOutcome], None],
+        is_cancelled: Callable[[], bool],
+    ) -> engine.RunResult:
+        # What no rank could run fails without a rank's name.
+        accept(self.loaded, plan_id, program)
+        assert self._member is not None
+        prepare = runtime_pb2.Prepare(plan_id=plan_id, program=program, spec=spec)
+        self._tell, self._is_cancelled, self._stopping = on_step, is_cancelled, False
+        try:
+            self._ask(Command(prepare=prepare), self._rank_timeout)
+            self._ask(Command(run=runtime_pb2.Run()))
+        except RunFailedError:
+            self._connected = False
+            self._tell = lambda outcome: None
+            self._send(Command(abort=runtime_pb2.Abort()))
+            raise
+        if self._member.result is None:
+            raise engine.RunCancelled
+        return self._member.result
+
+    def recover(self) -> None:
+        if not self._connected and not self._lost:
+            place = secrets.token_hex(8)
+            try:
+                self._ask(Command(connect=runtime_pb2.Connect(place=place)), CONNECT_SECONDS)
+                self._connected = True
+            except RunFailedError as error:
+                self._lose(0, f"the ranks could not be connected again: {error}")
+        if self._lost:
+            raise ExecutorFailedError(self._why_lost())
+
+    def _line(self, rank: int, connection: Connection, process: Process) -> Line:
+        def lost(end: LineEnd) -> None:
+            if end is LineEnd.SILENT:
+                process.kill()
+            self._lose(rank, f"rank {rank} {end.value}")
+
+        return Line(
+            connection,
+            timeout=self._rank_timeout,
+            receive=lambda message: self._report(rank, Report.FromString(message)),
+            lost=lost,
+        )
+
+    def _report(self, rank: int, report: Report) -> None:
+        with self._changed:
+            if (answers := self._answers.get(report.number)) is not None:
+                answers[rank] = report
+                self._changed.notify_all()
+
+    def _lose(self, rank: int, why: str) -> None:
+        self._log.error("rank_lost", reason=why)
+        with self._changed:
+            self._lost.setdefault(rank, why)
+            self._changed.notify_all()
+        self._on_failed()
+
+    def _why_lost(self) -> str:
+        return "; ".join(self._lost.values())
+
+    def _send(self, command: Command) -> int:
+        with self._changed:
+            self._number += 1
+            command.number = self._number
+            self._answers[command.number] = {}
+        message = command.SerializeToString()
+        for line in self._lines.values():
+            line.send(message)
+        assert self._member is not None
+        self._member.take(command)
+        return command.number
+
+    def _ask(self, command: Command, seconds: float | None = None) -> None:
+        """Returns once all ranks have done it.
+
+        Raises:
+            RunFailedError: one of them has not; the failure is the first cause that is known.
+        """
+        number = self._send(command)
+        with self._changed:
+            self._changed.wait_for(lambda: self._decided(number), seconds)
+            failures = self._failures(number)
+            if failures and all(failure.by_peer for failure in failures.values()):
+                self._changed.wait_for(lambda: self._explained(number), CAUSE_SECONDS)
+                failures = self._failures(number)
+            silent = sorted(set(range(self._seat.size)) - self._answers.pop(number).keys())
+        causes = {r: f for r, f in failures.items() if not f.by_peer} or failures
+        if self._lost and all(failure.by_peer for failure in causes.values()):
+            why = self._why_lost()
+            raise RunFailedError(Failure(code="UNAVAILABLE", message=why, retryable=True))
+        for rank, failure in causes.items():
+            if failure.device_failed:
+                self._lose(rank, f"rank {rank}: {failure.message}")
+            if failure.code != "INVALID_ARGUMENT":
+                failure.message = f"rank {rank}: {failure.message}"
+            raise RunFailedError(failure)
+        if silent:
+            why = f"rank {silent[0]} does not answer"
+            self._lose(silent[0], why)
+            raise RunFailedError(Failure(code="UNAVAILABLE", message=why, retryable=True))
+
+    def _await_all(self, number: int, seconds: float) -> dict[int, Report]:
+        """The answers of all ranks.
+
+        Raises:
+            ExecutorFailedError: a rank was lost, or did not answer in time.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._decided(number), seconds)
+            answers = dict(self._answers[number])
+        missing = sorted(set(range(self._seat.size)) - answers.keys())
+        if missing and not self._failures(number):
+            why = self._why_lost() or f"rank {missing[0]} has not loaded the model in time"
+            raise ExecutorFailedError(why)
+        return answers
+
+    def _decided(self, number: int) -> bool:
+        answers = self._answers[number]
+        return bool(self._lost or self._failures(number)) or len(answers) == self._seat.size
+
+    def _explained(self, number: int) -> bool:
+        failures = self._failures(number).values()
+        return bool(self._lost) or not all(failure.by_peer for failure in failures)
+
+    def _failures(self, number: int) -> dict[int, Failure]:
+        """By rank, in the order in which they came."""
+        return {
+            rank: report.failure
+            for rank, report in self._answers[number].items()
+            if report.HasField("failure")
+        }
+
+    def _check(self, step: int) -> None:
+        """Before a step of this rank's run, in its thread: has all ranks stop at one place.
+
+        No rank is further than the step after ``step``'s predecessor as long as this one is here:
+        they share every step. A CUDA device computes while its host is one step ahead.
+        """
+        if self._stopping or not self._is_cancelled():
+            return
+        self._stopping = True
+        ahead = 2 if self.loaded.device == "cuda" else 1
+        number = self._send(Command(stop=runtime_pb2.Stop(before_step=step + ahead)))
+        with self._changed:
+            self._changed.wait_for(lambda: self._decided(number))
+            del self._answers[number]

@@ -1,0 +1,37 @@
+"""What every rank has to hold alike."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from executor.placement import checkpoint as checkpoints
+from executor.placement.load import LoadedPipeline
+from executor.placement.split import Share
+from executor.runtime.holding import differences, holding
+
+
+def test_copies_have_one_digest_and_other_weights_another(checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    digest = checkpoints.inspect(checkpoint).digest
+    assert checkpoints.inspect(copy).digest == digest
+    weights = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    # The header stays as it is: an architecture has many checkpoints.
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert checkpoints.inspect(copy).digest != digest
+
+
+def test_what_differs_is_named_with_its_rank(loaded: LoadedPipeline) -> None:
+    mine = holding(loaded)
+    assert differences(3, mine, mine) == []
+    theirs = holding(replace(loaded, share=Share(3, 1, 2, ("text_encoder",))))
+    theirs.checkpoint_digest = "0" * 64
+    assert differences(3, theirs, mine) == [
+        f"rank 3 holds another checkpoint: {'0' * 12}, not {mine.checkpoint_digest[:12]}",
+        "rank 3 holds another tp_size: 2, not 1",
+        "rank 3 holds another extra_parallel_modules: text_encoder, not none",
+    ]
