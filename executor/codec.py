@@ -7,7 +7,7 @@ planner writes could change the picture.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 from google.protobuf.message import Message
@@ -31,7 +31,6 @@ from executor.engine.program import (
     Topology,
 )
 from executor.engine.run import RunSpec, UnusableSpecError
-from executor.parallel.wire import Count, Key
 from executor.placement.load import LoadedPipeline
 from executor.placement.requirements import Requirements, TargetRequirement
 
@@ -155,14 +154,10 @@ def step_to_proto(outcome: StepOutcome) -> generation_pb2.StepOutcome:
     )
 
 
-def exchanges_to_proto(exchanges: Mapping[Key, Count]) -> list[generation_pb2.Exchange]:
+def exchanges_to_proto(exchanges: Exchanges) -> list[generation_pb2.Exchange]:
     return [
-        generation_pb2.Exchange(
-            collective=kind.value, group=group, calls=count.calls, bytes=count.bytes
-        )
-        for (kind, group), count in sorted(
-            exchanges.items(), key=lambda e: (e[0][0].value, e[0][1])
-        )
+        generation_pb2.Exchange(collective=kind, group=group, calls=calls, bytes=nbytes)
+        for (kind, group), (calls, nbytes) in exchanges.items()
     ]
 
 

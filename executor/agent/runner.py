@@ -87,6 +87,7 @@ class Runner:
                     denoise_seconds=result.denoise_seconds,
                     total_seconds=result.total_seconds,
                     cache_bytes=result.cache_bytes,
+                    exchanges=codec.exchanges_to_proto(result.exchanges),
                 ),
             )
         except engine.RunCancelled:

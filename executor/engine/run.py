@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from executor.engine.execution import Execution, ProgramMismatchError
 from executor.engine.pipelines import PIPELINES, PipelineCall, RunSpec, UnusableSpecError
 from executor.engine.program import Program, StepOutcome
-from executor.engine.sharing import Sharing
+from executor.engine.sharing import Exchanges, Sharing
 from executor.engine.step_clock import StepClock
 
 __all__ = [
@@ -38,7 +38,7 @@ class RunResult:
     """``frames`` of a film, shown ``fps`` a second; a picture is one frame and has no ``fps``.
 
     ``latents`` are the final ones as the scheduler left them, fp32 on the CPU. ``cache_bytes``: the
-    most that each column's cache held.
+    most that each column's cache held. ``exchanges``: what this rank exchanged with others.
     """
 
     frames: tuple[Image, ...]
@@ -48,6 +48,7 @@ class RunResult:
     denoise_seconds: float
     total_seconds: float
     cache_bytes: tuple[int, ...]
+    exchanges: Exchanges
 
 
 def check(pipeline: Any, program: Program) -> None:
@@ -129,6 +130,7 @@ def run(
         denoise_seconds=sum(step.milliseconds for step in steps) / 1e3,
         total_seconds=time.perf_counter() - began,
         cache_bytes=execution.cache_bytes,
+        exchanges={} if sharing is None else sharing.exchanges,
     )
 
 

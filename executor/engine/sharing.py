@@ -14,6 +14,10 @@ Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 """Positional and named arguments of a call of a block."""
 
 
+Exchanges = Mapping[tuple[str, str], tuple[int, int]]
+"""Calls and bytes by kind of collective and group of the mesh."""
+
+
 class GroupSharing(Protocol):
     """How ranks share the tokens of one block group: between its first block and its last, a rank
     holds its part of every stream.
@@ -37,6 +41,10 @@ class Sharing(Protocol):
 
     def attached(self, pipeline: Any) -> AbstractContextManager[None]:
         """In which the ranks share what the plan says beside the transformers."""
+
+    @property
+    def exchanges(self) -> Exchanges:
+        """What this rank has exchanged for transformers since the run began."""
 
     def group(self, target: nn.Module, block_lists: Sequence[str]) -> GroupSharing | None:
         """None where every rank holds all tokens."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from executor.engine.program import Topology
+from executor.engine.sharing import Exchanges
 from executor.parallel.mesh import MESH_GROUPS, World
 from executor.parallel.sequence import SharedGroup
-from executor.parallel.tensor import reconnect
 from executor.parallel.vae import shared_vae
-from executor.parallel.wire import Collective, Count, Key
+from executor.parallel.wire import Collective
 
 VAE = "vae"
 
@@ -33,16 +33,16 @@ class Sharing:
         self._before = dict(world.ledger.counts)
 
     @property
-    def exchanges(self) -> dict[Key, Count]:
-        """What this rank has exchanged for transformers since the run began."""
+    def exchanges(self) -> Exchanges:
         counts = self._ledger.since(self._before)
-        return {key: count for key, count in counts.items() if key[1] in MESH_GROUPS}
+        return {
+            (kind.value, group): (count.calls, count.bytes)
+            for (kind, group), count in counts.items()
+            if group in MESH_GROUPS
+        }
 
     @contextmanager
     def attached(self, pipeline: Any) -> Iterator[None]:
-        for name in self._topology.extra_parallel_modules:
-            if name != VAE:
-                reconnect(getattr(pipeline, name), self._mesh.model.named(name))
         if VAE not in self._topology.extra_parallel_modules:
             yield
             return
@@ -50,8 +50,6 @@ class Sharing:
             yield
 
     def group(self, target: nn.Module, block_lists: Sequence[str]) -> SharedGroup | None:
-        if self._mesh.tp.size > 1:
-            reconnect(target, self._mesh.tp)
         if self._mesh.sequence.size == 1:
             return None
         return SharedGroup(target, block_lists, self._mesh, self._topology)

@@ -71,7 +71,7 @@ class Group:
         self.name = name
         self.ranks = tuple(ranks)
         self.index = index
-        self._handle = handle
+        self._process_group = handle
         self._ledger = ledger
 
     @property
@@ -80,11 +80,18 @@ class Group:
 
     def named(self, name: str) -> Group:
         """The same ranks, counted under another name."""
-        return Group(name, self.ranks, self.index, self._handle, self._ledger)
+        return Group(name, self.ranks, self.index, self._process_group, self._ledger)
 
     def close(self) -> None:
         """No collective can be begun any more."""
-        self._handle = None
+        self._process_group = None
+
+    @property
+    def _handle(self) -> Any:
+        # Torch would take None for the group of all processes.
+        if self._process_group is None:
+            raise RuntimeError(f"the {self.name} group of ranks {self.ranks} is closed")
+        return self._process_group
 
     def all_to_all(
         self, send: Tensor, send_sizes: Sequence[int], receive_sizes: Sequence[int]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Mapping
 
 from executor.engine.program import Topology
-from executor.parallel.wire import Count, Key
+from executor.engine.sharing import Exchanges
 from tests.bench.parallel.forwards import CHANNELS, DOUBLE, HEADS, SIDE, SINGLE, TEXT, timed
 from tests.executor.rank_farm import RankFarm
 
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--forwards", type=int, default=2, help="of every lane in a round")
     options = parser.parse_args()
     seconds: dict[str, list[float]] = {name: [] for name in LANES}
-    counts: dict[str, Mapping[Key, Count]] = {}
+    counts: dict[str, Exchanges] = {}
     farm = RankFarm()
     try:
         # The first round warms up.
@@ -51,8 +50,8 @@ def main() -> None:
         speed = [a / b for a, b in zip(seconds["one rank"], seconds[name], strict=True)]
         low, middle, high = statistics.quantiles(speed, n=4)
         sent = ", ".join(
-            f"{kind.value} ({group}) {count.calls} x, {count.bytes / 2**20:.2f} MiB"
-            for (kind, group), count in counts[name].items()
+            f"{kind} ({group}) {calls} x, {nbytes / 2**20:.2f} MiB"
+            for (kind, group), (calls, nbytes) in counts[name].items()
         )
         print(
             f"  {name:20}{statistics.median(seconds[name]):8.3f}  "

@@ -11,11 +11,11 @@ from torch import nn
 
 from executor.engine.execution import Execution
 from executor.engine.program import Branch, Column, Op, OpKind, Program, Topology
+from executor.engine.sharing import Exchanges
 from executor.parallel.mesh import World
 from executor.parallel.sharing import Sharing
 from executor.parallel.tensor import reconnect, split_tensors
 from executor.parallel.tensor_layers import RowLinear
-from executor.parallel.wire import Count, Key
 
 HEADS, CHANNELS = 8, 64
 DOUBLE, SINGLE = 2, 4
@@ -23,7 +23,7 @@ SIDE, TEXT = 32, 128
 LISTS = ("transformer_blocks", "single_transformer_blocks")
 
 
-def timed(world: World, topology: Topology, forwards: int) -> tuple[list[float], dict[Key, Count]]:
+def timed(world: World, topology: Topology, forwards: int) -> tuple[list[float], Exchanges]:
     """Seconds of each forward, and what one of them exchanged."""
     sharing = Sharing(world, topology)
     model = _model(topology.tp_size)
@@ -43,8 +43,8 @@ def timed(world: World, topology: Topology, forwards: int) -> tuple[list[float],
             seconds.append(time.perf_counter() - start)
             execution.end_step()
     return seconds, {
-        key: Count(count.calls // forwards, count.bytes // forwards)
-        for key, count in sharing.exchanges.items()
+        key: (calls // forwards, nbytes // forwards)
+        for key, (calls, nbytes) in sharing.exchanges.items()
     }
 
 

@@ -33,7 +33,7 @@ def test_a_file_goes_up_in_chunks_behind_one_header(size: int) -> None:
 def _result(*colours: tuple[int, int, int], size: tuple[int, int] = (32, 16)) -> RunResult:
     frames = tuple(Image.new("RGB", size, colour) for colour in colours)
     fps = None if len(frames) == 1 else 8
-    return RunResult(frames, fps, torch.zeros(1, 2), (), 0.0, 0.0, ())
+    return RunResult(frames, fps, torch.zeros(1, 2), (), 0.0, 0.0, (), {})
 
 
 def test_a_picture_is_kept_as_png() -> None:

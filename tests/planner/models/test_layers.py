@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planner.models.catalog import NAMED
 from planner.models.facts import Target
-from planner.models.layers import Linear, Rows, Shape, TokenCounts
+from planner.models.layers import Linear, Rows, Shape, TokenCounts, shares
 from planner.models.resolve import from_name
 from tests.planner.models.tiny import TINY, Tiny
 
@@ -93,8 +93,9 @@ def test_operations_are_those_that_torch_counts(tiny: Tiny) -> None:
     assert counter.get_total_flops() == blocks + shape.rest.flops(tiny.tokens)
 
 
-def test_a_share_is_the_largest_of_an_uneven_split() -> None:
+def test_tokens_are_shared_evenly_and_the_first_ranks_get_one_more() -> None:
     tokens = TokenCounts(image=10, text=5, prompt=4)
-    assert [tokens.share(rows, 3) for rows in (Rows.IMAGE, Rows.TEXT, Rows.JOINT)] == [4, 2, 6]
+    assert shares(tokens.image, 3) == [4, 3, 3]
+    assert shares(2, 3) == [1, 1, 0]
     assert tokens.of(Rows.JOINT) == 15
     assert (tokens.of(Rows.VECTOR), tokens.of(Rows.UNUSED)) == (1, 0)
