@@ -31,6 +31,7 @@ from executor.engine.program import (
     Topology,
 )
 from executor.engine.run import RunSpec, UnusableSpecError
+from executor.engine.sharing import Exchanges
 from executor.placement.load import LoadedPipeline
 from executor.placement.requirements import Requirements, TargetRequirement
 
