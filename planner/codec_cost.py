@@ -28,6 +28,7 @@ def cost_to_proto(cost: Cost) -> plan_pb2.Cost:
         parameter_bytes=min(cost.parameter_bytes, _MOST_BYTES),
         activation_bytes=min(cost.activation_bytes, _MOST_BYTES),
         exchanges=[_exchange_to_proto(exchange) for exchange in cost.exchanges],
+        cache_bytes=min(cost.cache_bytes, _MOST_BYTES),
         dtype=cost.dtype,
     )
 
@@ -44,6 +45,7 @@ def cost_from_proto(message: plan_pb2.Cost) -> Cost:
         max_flops=int(message.max_flops),
         parameter_bytes=message.parameter_bytes,
         activation_bytes=message.activation_bytes,
+        cache_bytes=message.cache_bytes,
         exchanges=tuple(
             ExchangeCost(
                 exchange.collective,

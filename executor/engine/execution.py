@@ -11,6 +11,7 @@ from torch import nn
 from executor.engine.arena import Arena
 from executor.engine.families import FAMILIES, BlockCall
 from executor.engine.forward import Forward
+from executor.engine.guidance import Guidance
 from executor.engine.program import Column, OpKind, OpOutcome, Program
 from executor.engine.sharing import GroupSharing, Sharing
 from executor.engine.walk import Course, Split, Walk, walking
@@ -40,7 +41,12 @@ class Execution:
         sharing: Sharing | None = None,
     ) -> None:
         self._program = program
-        self._arena = Arena(program, sharing)
+        shares_forwards = sharing is not None and sharing.shares_forwards
+        self._arena = Arena(program, sharing if shares_forwards else None)
+        self._cache_bytes: tuple[int, ...] | None = None
+        self._guidance: Guidance | None = None
+        if sharing is not None and sharing.halves is not None:
+            self._guidance = Guidance(program, targets, sharing.halves)
         self._before_forward = before_forward
         self._step = 0
         self._forwards: dict[int, Forward] = {}
@@ -54,6 +60,14 @@ class Execution:
             lists = _block_lists(targets, column)
             split = _split(program, columns, sum(len(blocks) for _, blocks, _ in lists))
             course = Course(open=partial(self._open, columns, has_middle=split.fn < split.bn))
+            if self._guidance is not None:
+                if len(columns) != 2:
+                    raise ProgramMismatchError(
+                        f"halves of the ranks run one forward each, {column.target} has "
+                        f"{len(columns)} a step"
+                    )
+                meeting = self._guidance.meeting(column.target)
+                course.is_elsewhere = partial(getattr, meeting, "is_elsewhere")
             shared = None
             if sharing is not None:
                 shared = sharing.group(targets[column.target], [name for name, _, _ in lists])
@@ -74,6 +88,8 @@ class Execution:
     def attached(self) -> Iterator[None]:
         """Runs the forwards of the targets under the program while the context lasts."""
         with ExitStack() as stack:
+            if self._guidance is not None:
+                stack.enter_context(self._guidance.attached())
             for shared in self._shared:
                 stack.enter_context(shared.attached())
             for blocks, walk in self._walks:
@@ -90,26 +106,39 @@ class Execution:
             raise ProgramMismatchError(
                 f"the pipeline runs more steps than the {len(self._program.steps)} of the program"
             )
-        ops = self._program.steps[self._step]
+        ops, guidance = self._program.steps[self._step], self._guidance
         outcomes: list[OpOutcome | None] = []
         for c, op in enumerate(ops):
             forward = self._forwards.pop(c, None)
-            if op is not None and (forward is None or forward.outcome is None):
+            is_own = op is not None and (guidance is None or guidance.runs(c))
+            if is_own and (forward is None or forward.outcome is None):
                 raise ProgramMismatchError(
                     f"step {self._step} of the pipeline did not run {self._program.columns[c]}"
                 )
             outcomes.append(None if forward is None else forward.outcome)
+        if guidance is not None and guidance.is_awaited:
+            raise ProgramMismatchError(
+                f"step {self._step} of the pipeline ran one forward, the program has two"
+            )
         self._step += 1
+        if guidance is not None:
+            outcomes = guidance.outcomes(ops, outcomes)
+            if self._step == len(self._program.steps):
+                self._cache_bytes = guidance.cache_bytes(self._arena.peak_bytes)
         return tuple(outcomes)
 
     @property
     def cache_bytes(self) -> tuple[int, ...]:
-        """The most that each column's cache has held so far."""
-        return self._arena.peak_bytes
+        """The most that each column's cache has held so far; until the last step has ended, those
+        of this rank's columns.
+        """
+        return self._arena.peak_bytes if self._cache_bytes is None else self._cache_bytes
 
     def _open(self, columns: list[int], *, has_middle: bool) -> Forward:
         """The next forward of a group: of its columns, the first that the step has yet to run."""
         self._before_forward()
+        if self._guidance is not None:
+            columns = [c for c in columns if self._guidance.runs(c)]
         if self._step < len(self._program.steps):
             for c in columns:
                 op = self._program.steps[self._step][c]

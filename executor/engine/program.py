@@ -95,7 +95,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The mesh of ranks, row-major in the order ring, ulysses, tp."""
+    """The mesh of ranks, row-major in the order guidance, ring, ulysses, tp.
+
+    ``guidance_size`` 2: each half of the ranks runs one of the two forwards of a step.
+    """
 
     world_size: int = 1
     ring_size: int = 1
@@ -107,6 +110,7 @@ class Topology:
     ring_rotate_method: str = "p2p"
     ring_convert_to_fp32: bool = True
     extra_parallel_modules: tuple[str, ...] = ()
+    guidance_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)

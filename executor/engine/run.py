@@ -70,8 +70,8 @@ def run(
 
     ``sharing``: the ranks that share the run; each of them runs the same program and spec.
     ``on_step`` is called after every step and must not block. ``is_cancelled`` is asked before
-    every forward and after every step, with the step that would be run on. A rank that does not
-    decode has no frames in its result.
+    every forward of this rank and after every step, with the step that would be run on. A rank that
+    does not decode has no frames in its result.
 
     Raises:
         RunCancelled: ``is_cancelled`` said so.

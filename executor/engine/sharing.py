@@ -36,8 +36,27 @@ class GroupSharing(Protocol):
         """What the group's last block made of this rank's streams, whole again where it is read."""
 
 
+class Halves(Protocol):
+    """This rank and the one at its place in the other half, which runs the other forward."""
+
+    @property
+    def index(self) -> int:
+        """Which of a step's two forwards this rank runs."""
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """A tensor of each, of one shape: (2, *shape)."""
+
+
 class Sharing(Protocol):
     """The ranks of one run, seen from one of them."""
+
+    @property
+    def halves(self) -> Halves | None:
+        """None where every rank runs every forward."""
+
+    @property
+    def shares_forwards(self) -> bool:
+        """Whether several ranks run one forward together."""
 
     def attached(self, pipeline: Any) -> AbstractContextManager[None]:
         """In which the ranks share what the plan says beside the transformers."""
@@ -50,4 +69,4 @@ class Sharing(Protocol):
         """None where every rank holds all tokens."""
 
     def residual_diff(self, reference: Tensor, change: Tensor) -> float:
-        """The relative L1 change of what all ranks hold; the same on each of them."""
+        """The relative L1 change of what all ranks of a forward hold; the same on each of them."""

@@ -9,6 +9,8 @@ that counts its blocks, or adds a ControlNet's residual after each, finds everyt
 Where ranks share the tokens, every block is given its rank's part of what the model hands out, from
 the group's first block, where the streams are whole, to its last, behind which they are again.
 
+A forward that other ranks run passes its streams by every block as they are.
+
 Nothing else of the model changes: the list keeps its modules, length, indexing and state dict, no
 forward is replaced, no class is patched, and detaching restores the list exactly.
 """
@@ -30,9 +32,13 @@ from executor.engine.sharing import GroupSharing
 
 @dataclass(slots=True)
 class Course:
-    """The forward that the lists of a group share: its first block opens it."""
+    """The forward that the lists of a group share: its first block opens it.
+
+    ``is_elsewhere``: whether other ranks run it.
+    """
 
     open: Callable[[], Forward]
+    is_elsewhere: Callable[[], bool] = lambda: False
     forward: Forward | None = None
 
 
@@ -122,7 +128,8 @@ class Walk:
                 closes = position == split.count - 1
                 run = Share(run, name, sharing, convention, opens=position == 0, closes=closes)
             callables.append(run)
-        end = start + len(callables)
+        self._count = len(callables)
+        end = start + self._count
         fn, bn = (min(max(point, start), end) - start for point in (split.fn, split.bn))
         self._first, self._middle, self._last = callables[:fn], callables[fn:bn], callables[bn:]
         self._ends_middle = start < split.bn <= end
@@ -132,6 +139,9 @@ class Walk:
         self._sharing = sharing
 
     def __iter__(self) -> Iterator[Any]:
+        if self._course.is_elsewhere():
+            yield from repeat(self._passing, self._count)
+            return
         yield from self._first
         # Only now, as the model asks for the next block, is the forward decided.
         forward = self._course.forward
@@ -146,6 +156,9 @@ class Walk:
                 predicted = self._sharing.leave(predicted)
             yield self._returning(predicted)
         yield from self._last
+
+    def _passing(self, *args: Any, **kwargs: Any) -> Any:
+        return self._convention.output(self._convention.streams(args, kwargs))
 
     def _returning(self, streams: Streams) -> Callable[..., Any]:
         output = self._convention.output(streams)

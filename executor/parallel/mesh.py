@@ -1,11 +1,11 @@
-"""The ranks of a run as a mesh: row-major in the order ring, ulysses, tp."""
+"""The ranks of a run as a mesh: row-major in the order guidance, ring, ulysses, tp."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from itertools import product
 
@@ -16,25 +16,26 @@ from torch._C._distributed_c10d import Store
 from executor.engine.program import Topology
 from executor.parallel.wire import Group, Ledger
 
-Sizes = tuple[int, int, int]
-"""ring, ulysses, tp"""
+Sizes = tuple[int, int, int, int]
+"""guidance, ring, ulysses, tp"""
 
-
-MESH_GROUPS = ("ring", "ulysses", "tp", "sequence", "model")
+MESH_GROUPS = ("guidance", "ring", "ulysses", "tp", "sequence", "branch")
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
     """One rank's groups.
 
-    ``sequence`` are the ranks that share a sequence: ring x ulysses, in that order. ``model``: all
-    ranks of a run.
+    ``sequence`` are the ranks that share a sequence: ring x ulysses, in that order. ``branch``:
+    those that share a forward, ring x ulysses x tp; ``model``: all ranks of a run.
     """
 
+    guidance: Group
     ring: Group
     ulysses: Group
     tp: Group
     sequence: Group
+    branch: Group
     model: Group
 
 
@@ -55,7 +56,12 @@ class World:
         Raises:
             ValueError: the topology is not of this many ranks.
         """
-        sizes = topology.ring_size, topology.ulysses_size, topology.tp_size
+        sizes = (
+            topology.guidance_size,
+            topology.ring_size,
+            topology.ulysses_size,
+            topology.tp_size,
+        )
         if topology.world_size != self.size:
             raise ValueError(f"{topology.world_size} ranks are planned, there are {self.size}")
         if sizes not in self._meshes:
@@ -65,30 +71,31 @@ class World:
     def forget(self) -> None:
         """Lets go of every mesh."""
         for mesh in self._meshes.values():
-            for group in (mesh.ring, mesh.ulysses, mesh.tp, mesh.sequence, mesh.model):
-                group.close()
+            for each in fields(mesh):
+                getattr(mesh, each.name).close()
         self._meshes.clear()
 
-    def _form(self, ring: int, ulysses: int, tp: int) -> Mesh:
-        def rank_at(r: int, u: int, t: int) -> int:
-            return (r * ulysses + u) * tp + t
+    def _form(self, *sizes: int) -> Mesh:
+        axes = ("guidance", "ring", "ulysses", "tp")
+        places = list(product(*map(range, sizes)))
 
-        rings, columns, splits = range(ring), range(ulysses), range(tp)
+        def group(name: str, *along: str) -> Group:
+            """The ranks that differ in their places along some axes only."""
+            parts: dict[tuple[int, ...], list[int]] = {}
+            for rank, place in enumerate(places):
+                fixed = tuple(at for axis, at in zip(axes, place, strict=True) if axis not in along)
+                parts.setdefault(fixed, []).append(rank)
+            return self._group(name, list(parts.values()))
+
+        model = group("model", *axes)
         return Mesh(
-            ring=self._group(
-                "ring", [[rank_at(r, u, t) for r in rings] for u, t in product(columns, splits)]
-            ),
-            ulysses=self._group(
-                "ulysses", [[rank_at(r, u, t) for u in columns] for r, t in product(rings, splits)]
-            ),
-            tp=self._group(
-                "tp", [[rank_at(r, u, t) for t in splits] for r, u in product(rings, columns)]
-            ),
-            sequence=self._group(
-                "sequence",
-                [[rank_at(r, u, t) for r, u in product(rings, columns)] for t in splits],
-            ),
-            model=self._group("model", [list(range(self.size))]),
+            guidance=group("guidance", "guidance"),
+            ring=group("ring", "ring"),
+            ulysses=group("ulysses", "ulysses"),
+            tp=group("tp", "tp"),
+            sequence=group("sequence", "ring", "ulysses"),
+            branch=group("branch", *axes[1:]) if sizes[0] > 1 else model.named("branch"),
+            model=model,
         )
 
     def _group(self, name: str, parts: list[list[int]]) -> Group:

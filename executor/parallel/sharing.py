@@ -14,7 +14,7 @@ from executor.engine.sharing import Exchanges
 from executor.parallel.mesh import MESH_GROUPS, World
 from executor.parallel.sequence import SharedGroup
 from executor.parallel.vae import shared_vae
-from executor.parallel.wire import Collective
+from executor.parallel.wire import Collective, Group
 
 VAE = "vae"
 
@@ -40,6 +40,14 @@ class Sharing:
             for (kind, group), count in counts.items()
             if group in MESH_GROUPS
         }
+
+    @property
+    def halves(self) -> Group | None:
+        return self._mesh.guidance if self._mesh.guidance.size > 1 else None
+
+    @property
+    def shares_forwards(self) -> bool:
+        return self._mesh.branch.size > 1
 
     @contextmanager
     def attached(self, pipeline: Any) -> Iterator[None]:
@@ -67,6 +75,6 @@ class Sharing:
                 torch.tensor(reference.numel(), dtype=torch.float64, device=reference.device),
             ]
         )
-        self._mesh.model.all_reduce(sums, Collective.DECISION)
+        self._mesh.branch.all_reduce(sums, Collective.DECISION)
         difference, mean = (sums[:2] / sums[2]).to(reference.dtype)
         return float(difference / mean)

@@ -25,7 +25,12 @@ from planner.compile.quantization import resolve_placement
 from planner.compile.request import Request, check_request, with_defaults
 from planner.compile.rule import Bounds, column_bounds
 from planner.compile.sources import Source, config_sources, request_sources
-from planner.compile.topology import check_sequence, resolve_topology
+from planner.compile.topology import (
+    check_diffs,
+    check_guidance,
+    check_sequence,
+    resolve_topology,
+)
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
 from planner.config.environment import PREFIX, apply_environment
@@ -78,6 +83,7 @@ def compile_loaded(source: AccelerationConfig, model: ModelFacts, request: Reque
     if "parallelism_config" not in faulty:
         topology = resolve_topology(source, model, request.world_size)
         check_sequence(source, model, topology, request)
+        check_guidance(source, model, topology, request)
     if "quantize_config" not in faulty:
         placement = resolve_placement(source, model)
     if not faulty & {"parallelism_config", "attention_backend"}:
@@ -85,6 +91,7 @@ def compile_loaded(source: AccelerationConfig, model: ModelFacts, request: Reque
     if request.device is not None and not faulty:
         check_device(source, attention_backend, request.device)
     columns, steps = ((), ()) if "cache_config" in faulty else _columns(source, model, request)
+    check_diffs(source, topology, columns, steps)
     if has_errors(source.diagnostics):
         return _failed(source, request)
     program = Program(

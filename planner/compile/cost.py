@@ -49,6 +49,7 @@ class Cost:
     ``parameter_bytes``: weights of all transformers, not of encoders and VAE.
     ``activation_bytes``: the streams and the widest layer of a block, a lower bound of what a
     forward needs.
+    ``cache_bytes``: what the caches of one rank hold, which are those of the branches it runs.
     ``exchanges``: what the ranks exchange, by collective and group.
     ``dtype`` of activations and of weights that are not quantized, which the bytes assume.
     """
@@ -60,12 +61,9 @@ class Cost:
     max_flops: int
     parameter_bytes: int
     activation_bytes: int
+    cache_bytes: int
     exchanges: tuple[ExchangeCost, ...]
     dtype: str
-
-    @property
-    def cache_bytes(self) -> int:
-        return sum(column.cache_bytes for column in self.columns)
 
     @property
     def min_speedup(self) -> float:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from planner.compile import dtype as dtypes
 from planner.compile.cache_size import Holding, holdings, peak_bytes
 from planner.compile.cost import ColumnCost, Cost, ExchangeCost
-from planner.compile.exchange import DECISION, DECISION_BYTES, Rank, Traffic, Volume, added
+from planner.compile.exchange import (
+    DECISION,
+    DECISION_BYTES,
+    GUIDANCE,
+    HELD_BYTES,
+    OUTCOME_BYTES,
+    Rank,
+    Traffic,
+    Volume,
+    added,
+)
 from planner.compile.forward import ForwardCost, forward_cost
 from planner.compile.plan import Branch, OpKind, Program
 from planner.compile.request import Request
@@ -49,12 +59,14 @@ class _Estimator:
         self._forward = forward
         self._groups = [forward.groups[c.target, c.block_lists] for c in program.columns]
         self._ops = program.by_column()
+        # Those that rank 0 runs.
+        self._own = [c for c, half in enumerate(program.halves()) if half == 0]
         self._batch = batch
         self._dtype = dtype
 
     def cost(self, computed: Sequence[Bounds]) -> Cost:
         groups = self._groups
-        columns = self._columns()
+        columns, halves = self._columns(), self._program.halves()
         runs = [len(ops) - ops.count(None) for ops in self._ops]
         # Steps in which the same columns run cost the same.
         steps = Counter(tuple([op is not None for op in step]) for step in self._program.steps)
@@ -79,6 +91,14 @@ class _Estimator:
             max_flops=total([bound.max_computed for bound in computed]),
             parameter_bytes=self._forward.parameter_bytes,
             activation_bytes=max(group.activation_bytes for group in groups),
+            cache_bytes=max(
+                sum(
+                    column.cache_bytes
+                    for column, by in zip(columns, halves, strict=True)
+                    if by == half
+                )
+                for half in set(halves)
+            ),
             exchanges=self._exchanges(computed, runs, steps),
             dtype=self._dtype,
         )
@@ -98,7 +118,7 @@ class _Estimator:
                 if key not in known:
                     known[key] = holdings(ops, column.calibrator, has_middle=has_middle)
                 held = known[key]
-                if self._program.topology.world_size > 1:
+                if self._program.topology.branch_ranks > 1:
                     # Ranks sum anew for every test.
                     held = frozenset(each._replace(mean=False) for each in held)
                 cache_bytes = peak_bytes(
@@ -115,26 +135,33 @@ class _Estimator:
         return sum(self._forward.rest_flops[target] for target, _ in forwards)
 
     def _exchanges(
-        self, computed: Sequence[Bounds], runs: Sequence[int], steps: Iterable[tuple[bool, ...]]
+        self, computed: Sequence[Bounds], runs: Sequence[int], steps: Counter[tuple[bool, ...]]
     ) -> tuple[ExchangeCost, ...]:
         if self._program.topology.world_size == 1:
             return ()
-        full = [group.traffic for group in self._groups]
+        own = self._own
+        full = [self._groups[c].traffic for c in own]
         ends = [
-            group.ends_traffic(column.fn_compute_blocks, column.bn_compute_blocks)
-            for group, column in zip(self._groups, self._program.columns, strict=True)
+            self._groups[c].ends_traffic(column.fn_compute_blocks, column.bn_compute_blocks)
+            for c, column in ((c, self._program.columns[c]) for c in own)
         ]
+        outputs = {active: self._outputs(active) for active in steps}
 
         def total(bound: list[int], decisions: int) -> Traffic:
             return added(
                 *zip(full, bound, strict=True),
-                *((e, run - n) for e, n, run in zip(ends, bound, runs, strict=True)),
+                *((e, runs[c] - n) for e, n, c in zip(ends, bound, own, strict=True)),
                 ({DECISION: Volume(1, DECISION_BYTES)}, decisions),
+                *((outputs[active], times) for active, times in steps.items()),
+                (self._told(), 1),
             )
 
-        least = total([bound.min_computed for bound in computed], 0)
-        most = total([bound.max_computed for bound in computed], self._decisions())
-        of_steps = [added(*zip(full, map(int, active), strict=True)) for active in steps]
+        least = total([computed[c].min_computed for c in own], 0)
+        most = total([computed[c].max_computed for c in own], self._decisions())
+        of_steps = [
+            added(*((f, int(active[c])) for f, c in zip(full, own, strict=True)), (output, 1))
+            for active, output in outputs.items()
+        ]
         nothing = Volume(0, 0)
         return tuple(
             ExchangeCost(
@@ -146,11 +173,38 @@ class _Estimator:
             for key in sorted(least.keys() | most.keys())
         )
 
+    def _outputs(self, active: tuple[bool, ...]) -> Traffic:
+        """What the halves of the ranks give each other in a step: the output of their forward."""
+        if self._program.topology.guidance_size == 1:
+            return {}
+        columns = zip(self._program.columns, active, strict=True)
+        targets = {column.target for column, on in columns if on}
+        nbytes = sum(self._forward.output_bytes[target] for target in targets)
+        return {GUIDANCE: Volume(len(targets), nbytes)}
+
+    def _told(self) -> Traffic:
+        """What they tell each other beside: what ADAPTIVE ops did, and at last what caches held."""
+        if self._program.topology.guidance_size == 1:
+            return {}
+        adaptive = [
+            sum(op.adaptive is not None for op in step if op) for step in self._program.steps
+        ]
+        cached = any(column.calibrator is not None for column in self._program.columns)
+        return {
+            GUIDANCE: Volume(
+                sum(map(bool, adaptive)) + cached,
+                OUTCOME_BYTES * sum(adaptive) + HELD_BYTES * len(self._groups) * cached,
+            )
+        }
+
     def _decisions(self) -> int:
         """One for every test, less those that take the conditional branch's result."""
+        if self._program.topology.branch_ranks == 1:
+            return 0
+        columns = ((self._program.columns[c], self._ops[c]) for c in self._own)
         tests = {
             (column.target, column.block_lists, column.branch, i, column.reuses_cond_diff)
-            for column, ops in zip(self._program.columns, self._ops, strict=True)
+            for column, ops in columns
             for i, op in enumerate(ops)
             if op is not None and op.kind is OpKind.ADAPTIVE
         }

@@ -16,6 +16,10 @@ from planner.models.layers import Attention, Layers, Linear, Rows, Split, TokenC
 
 DECISION_BYTES = 24
 """Two sums and a count, each of eight bytes."""
+OUTCOME_BYTES = 16
+"""What an ADAPTIVE op did and its residual diff, each of eight bytes."""
+HELD_BYTES = 8
+"""What the cache of a column held."""
 _SCALE_BYTES = 4
 """Of each row of 8-bit values."""
 _SUM_BYTES = 4
@@ -34,7 +38,8 @@ SEND_RECV = Key("send_recv", "ring")
 ALL_GATHER_RING = Key("all_gather", "ring")
 ALL_GATHER = Key("all_gather", "sequence")
 ALL_REDUCE = Key("all_reduce", "tp")
-DECISION = Key("decision", "model")
+DECISION = Key("decision", "branch")
+GUIDANCE = Key("all_gather", "guidance")
 
 
 class Volume(NamedTuple):

@@ -10,7 +10,7 @@ from planner.compile.exchange import Rank, Traffic, added
 from planner.compile.plan import Placement
 from planner.compile.weights import parameter_bytes
 from planner.models.facts import BlockGroup, ModelFacts, Target
-from planner.models.layers import Layers
+from planner.models.layers import Layers, Shape
 
 _KNOWN = 256
 
@@ -57,10 +57,13 @@ class GroupCost:
 
 @dataclass(frozen=True, slots=True)
 class ForwardCost:
-    """``groups`` by target and block lists; ``rest_flops``: outside of blocks, by target."""
+    """``groups`` by target and block lists; by target ``rest_flops``, those outside of blocks, and
+    ``output_bytes`` of the tensor that it returns.
+    """
 
     groups: Mapping[tuple[str, tuple[str, ...]], GroupCost]
     rest_flops: Mapping[str, int]
+    output_bytes: Mapping[str, int]
     parameter_bytes: int
 
 
@@ -89,6 +92,7 @@ def forward_cost(model: ModelFacts, rank: Rank, placement: Placement) -> Forward
             for group in model.groups
         },
         rest_flops={name: rank.batch * shapes[name].rest.flops(rank.tokens) for name in targets},
+        output_bytes={name: _output_bytes(shapes[name], rank) for name in targets},
         parameter_bytes=sum(
             parameter_bytes(
                 target,
@@ -127,6 +131,12 @@ def _group_cost(
         activation_bytes=sum(streams) * rank.dtype_bytes + widest,
         whole=rank.whole_traffic(group, target, all_streams=not is_last),
     )
+
+
+def _output_bytes(shape: Shape, rank: Rank) -> int:
+    """The last layer of a transformer gives what it returns."""
+    last = shape.rest.linears[-1]
+    return rank.batch * rank.tokens.of(last.rows) * last.outputs * rank.dtype_bytes
 
 
 def _taken(

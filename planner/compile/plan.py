@@ -150,7 +150,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The mesh of ranks, row-major in the order ring, ulysses, tp."""
+    """The mesh of ranks, row-major in the order guidance, ring, ulysses, tp.
+
+    ``guidance_size`` 2: each half of the ranks runs one of the two forwards of a step.
+    """
 
     world_size: int = 1
     ring_size: int = 1
@@ -162,6 +165,12 @@ class Topology:
     ring_rotate_method: str = "p2p"
     ring_convert_to_fp32: bool = True
     extra_parallel_modules: tuple[str, ...] = ()
+    guidance_size: int = 1
+
+    @property
+    def branch_ranks(self) -> int:
+        """Ranks that share a forward."""
+        return self.ring_size * self.ulysses_size * self.tp_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +234,15 @@ class Program:
     @property
     def num_inference_steps(self) -> int:
         return len(self.steps)
+
+    def halves(self) -> list[int]:
+        """By column, which half of the ranks runs it: of its block group the first or the second;
+        all of them are of the first where the ranks are not halved.
+        """
+        if self.topology.guidance_size == 1:
+            return [0] * len(self.columns)
+        groups = [(column.target, column.block_lists) for column in self.columns]
+        return [groups[:c].count(group) for c, group in enumerate(groups)]
 
     def by_column(self) -> list[tuple[Op | None, ...]]:
         """What every column does, step by step; columns that do the same share one tuple."""

@@ -21,7 +21,7 @@ from planner.compile.plan import (
     TaylorSeer,
     Topology,
 )
-from planner.compile.topology import resolve_topology
+from planner.compile.topology import resolve_topology, waiting_column
 from planner.config.acceleration import AccelerationConfig
 from planner.config.attention import AttentionBackend
 from planner.config.document import Document, Path
@@ -46,6 +46,8 @@ def program_faults(
             found = f"the {branch.value} branch has the block groups {columns}"
             yield ("columns",), f"{found}, the model {expected}"
             return
+    if program.topology.guidance_size > 1:
+        yield from _guidance_faults(program)
     for c, column in enumerate(program.columns):
         yield from _column_faults(program, model, c, column)
 
@@ -71,6 +73,15 @@ def _topology_faults(
         faults = [((), found.message) for found in config.diagnostics]
     for path, message in faults:
         yield ("topology", *path), message
+
+
+def _guidance_faults(program: Program) -> Iterator[tuple[Path, str]]:
+    """Half of the ranks run one branch, which waits for nothing of the other."""
+    if {column.branch for column in program.columns} != set(Branch):
+        yield ("topology", "guidance_size"), "the program has one forward a step"
+    waiting = waiting_column(program.columns, program.steps)
+    if waiting is not None:
+        yield ("columns", waiting), "takes the residual diff of a branch that other ranks run"
 
 
 def _attention_faults(program: Program, model: ModelFacts) -> Iterator[tuple[Path, str]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd, prod
 
-from planner.compile.plan import Topology
+from planner.compile.plan import Column, Op, Topology
 from planner.compile.request import Request
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import ParallelismConfig
 from planner.diagnostics import Severity
 from planner.models.components import components_of
 from planner.models.facts import ModelFacts, Target
+from planner.models.guidance import GuidanceKind, NegativePrompt
 from planner.models.layers import Shape, Split
 
 _SECTION = "parallelism_config"
@@ -25,6 +27,11 @@ _ASYNC_FAMILIES = {
 _SHARED_PROMPTS = ("flux", "flux2")
 _ULYSSES_FLAGS = ("ulysses_anything", "ulysses_float8", "ulysses_async")
 _BACKENDS = {"native_diffuser": "cache_dit"}
+_ONE_FORWARD = {
+    GuidanceKind.NONE: "runs without guidance",
+    GuidanceKind.EMBEDDED: "takes the guidance scale as an input",
+    GuidanceKind.BATCHED: "is guided in one forward of twice the batch",
+}
 
 
 def resolve_topology(
@@ -45,12 +52,15 @@ def resolve_topology(
     sizes = _resolve_sizes(config, parallelism, world_size)
     if sizes is None:
         return Topology()
-    ring, ulysses, tp = sizes
+    guidance, ring, ulysses, tp = sizes
     _check_backend(config, parallelism, shares_sequence=ulysses * ring > 1, tp=tp)
     _check_flags(config, parallelism, model, ulysses=ulysses, ring=ring)
     _check_heads(config, parallelism, model, ulysses=ulysses, tp=tp)
+    if guidance > 1 and model.guidance.kind is not GuidanceKind.SEPARATE:
+        _refuse_halves(config, f"this model {_ONE_FORWARD[model.guidance.kind]}")
     mesh = Topology(
-        world_size=ring * ulysses * tp,
+        world_size=prod(sizes),
+        guidance_size=guidance,
         ring_size=ring,
         ulysses_size=ulysses,
         tp_size=tp,
@@ -70,9 +80,10 @@ def resolve_topology(
 
 def _resolve_sizes(
     config: AccelerationConfig, parallelism: ParallelismConfig, world_size: int | None
-) -> tuple[int, int, int] | None:
-    """(ring, ulysses, tp), or None after a fault."""
+) -> tuple[int, int, int, int] | None:
+    """(guidance, ring, ulysses, tp), or None after a fault."""
     given = {
+        "guidance_size": parallelism.guidance_size,
         "ring_size": parallelism.ring_size,
         "ulysses_size": parallelism.ulysses_size,
         "tp_size": parallelism.tp_size,
@@ -80,6 +91,8 @@ def _resolve_sizes(
     sizes = {key: size if isinstance(size, int) else 1 for key, size in given.items()}
     auto = [key for key, size in given.items() if size == "auto"]
     product = prod(sizes.values())
+    # Whoever does not know the key need not read of it.
+    halves = 0 if parallelism.guidance_size > 1 else 1
     if len(auto) > 1:
         config.report(
             Severity.ERROR,
@@ -115,7 +128,7 @@ def _resolve_sizes(
             Severity.ERROR,
             "sizes-do-not-cover",
             (_SECTION,),
-            f"ring_size x ulysses_size x tp_size is {product}, but there are {world_size} ranks",
+            f"{' x '.join(list(sizes)[halves:])} is {product}, but there are {world_size} ranks",
             f"use {product} ranks, or sizes that multiply to {world_size}, e.g. ulysses_size: auto",
             at_key=True,
         )
@@ -130,7 +143,8 @@ def _resolve_sizes(
             at_key=True,
         )
         return None
-    return sizes["ring_size"], sizes["ulysses_size"], sizes["tp_size"]
+    guidance, ring, ulysses, tp = sizes.values()
+    return guidance, ring, ulysses, tp
 
 
 def _check_backend(
@@ -138,7 +152,7 @@ def _check_backend(
 ) -> None:
     """Cache-DiT asserts that a backend is the one that the sizes make."""
     backend = _BACKENDS.get(parallelism.backend, parallelism.backend)
-    resolved = "native_pytorch" if not shares_sequence else "cache_dit"
+    resolved = "cache_dit" if shares_sequence else "native_pytorch" if tp > 1 else "auto"
     if shares_sequence and tp > 1:
         resolved = "native_hybrid"
     if backend not in ("auto", resolved):
@@ -295,6 +309,58 @@ def check_sequence(
             anything or "another height or width",
             at_key=True,
         )
+
+
+def check_guidance(
+    config: AccelerationConfig, model: ModelFacts, topology: Topology, request: Request
+) -> None:
+    """Reports halves of the ranks where the request has one forward a step for both."""
+    guidance, scale = model.guidance, request.guidance_scale
+    if (
+        topology.guidance_size == 1
+        or guidance.forwards(scale, negative_prompt=request.negative_prompt) == 2
+    ):
+        return
+    needed = f"a guidance_scale above {guidance.threshold:g}"
+    if guidance.negative_prompt is NegativePrompt.REQUIRED:
+        needed += " and a negative prompt"
+    _refuse_halves(config, "this request has no guidance", f"{needed}, or guidance_size: 1")
+
+
+def check_diffs(
+    config: AccelerationConfig,
+    topology: Topology,
+    columns: Sequence[Column],
+    steps: Sequence[Sequence[Op | None]],
+) -> None:
+    """Reports tests of one branch that take what the other one, on other ranks, measures."""
+    if topology.guidance_size > 1 and waiting_column(columns, steps) is not None:
+        config.report(
+            Severity.ERROR,
+            "diff-of-other-ranks",
+            ("cache_config", "cfg_diff_compute_separate"),
+            "with guidance_size 2 both branches run at once: neither can take the residual diff "
+            "of the other",
+            "cfg_diff_compute_separate: true",
+        )
+
+
+def waiting_column(columns: Sequence[Column], steps: Sequence[Sequence[Op | None]]) -> int | None:
+    """The first column that decides by what another branch measures in the same step."""
+    for c, column in enumerate(columns):
+        if column.reuses_cond_diff and any(op and op.adaptive for op in (s[c] for s in steps)):
+            return c
+    return None
+
+
+def _refuse_halves(config: AccelerationConfig, why: str, hint: str = "guidance_size: 1") -> None:
+    config.report(
+        Severity.ERROR,
+        "one-forward",
+        (_SECTION, "guidance_size"),
+        f"guidance_size 2 runs two forwards of a step at once, but {why}: there is only one",
+        hint,
+    )
 
 
 def _divisors(number: int) -> str:

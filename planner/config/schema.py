@@ -147,7 +147,7 @@ class CacheConfig(TargetCacheConfig):
 
 
 class ParallelismConfig(Section):
-    """``parallelism_config``: how ranks share one forward."""
+    """``parallelism_config``: how ranks share the forwards of a step."""
 
     backend: Annotated[
         Literal["auto", "cache_dit", "native_diffuser", "native_pytorch", "native_hybrid"],
@@ -156,6 +156,14 @@ class ParallelismConfig(Section):
     ulysses_size: Annotated[Size, Field(description="Ranks that share the heads.")] = None
     ring_size: Annotated[Size, Field(description="Ranks that share the sequence in a ring.")] = None
     tp_size: Annotated[Size, Field(description="Ranks that share the weights.")] = None
+    guidance_size: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=2,
+            description="2: each half of the ranks runs one forward of a step; ditplan's own key.",
+        ),
+    ] = 1
     attention_backend: Annotated[AttentionBackend | None, Field(description="As at top level.")] = (
         None
     )

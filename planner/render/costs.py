@@ -43,6 +43,7 @@ _EXCHANGES = {
     ("all_gather", "ring"): "ring all-gather",
     ("all_gather", "sequence"): "all-gather",
     ("all_reduce", "tp"): "TP all-reduce",
+    ("all_gather", "guidance"): "guidance all-gather",
 }
 
 

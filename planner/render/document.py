@@ -49,7 +49,6 @@ def _estimate(program: Program, estimate: Estimate) -> dict[str, Any] | None:
     document = asdict(cost) | {
         "min_speedup": cost.min_speedup,
         "max_speedup": cost.max_speedup,
-        "cache_bytes": cost.cache_bytes,
         "cached_step_flops": cached_step_flops(cost, program),
     }
     document["columns"] = [

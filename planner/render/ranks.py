@@ -109,6 +109,10 @@ def render_ranks(topology: Topology, canvas: Canvas, *, indent: int) -> list[str
 
 def _axes(topology: Topology) -> list[tuple[str, int, int]]:
     """Name, size and stride of the axes that have several places; the last one moves fastest."""
-    ulysses, tp = topology.ulysses_size, topology.tp_size
-    axes = (("ring", topology.ring_size, ulysses * tp), ("ulysses", ulysses, tp), ("tp", tp, 1))
+    axes: list[tuple[str, int, int]] = []
+    stride = 1
+    for name in ("tp", "ulysses", "ring", "guidance"):
+        size = getattr(topology, f"{name}_size")
+        axes.insert(0, (name, size, stride))
+        stride *= size
     return [axis for axis in axes if axis[1] > 1]

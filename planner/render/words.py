@@ -158,6 +158,7 @@ def _topology(topology: Topology) -> str:
     axes = [
         f"{name} {size}"
         for name, size in (
+            ("guidance_size", topology.guidance_size),
             ("ring_size", topology.ring_size),
             ("ulysses_size", topology.ulysses_size),
             ("tp_size", topology.tp_size),

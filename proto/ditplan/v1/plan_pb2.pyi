@@ -556,7 +556,7 @@ Global___Step: _TypeAlias = Step  # noqa: Y015
 
 @_typing.final
 class Topology(_message.Message):
-    """The mesh of ranks, row-major in the order ring, ulysses, tp."""
+    """The mesh of ranks, row-major in the order guidance, ring, ulysses, tp."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -570,6 +570,7 @@ class Topology(_message.Message):
     RING_ROTATE_METHOD_FIELD_NUMBER: _builtins.int
     RING_CONVERT_TO_FP32_FIELD_NUMBER: _builtins.int
     EXTRA_PARALLEL_MODULES_FIELD_NUMBER: _builtins.int
+    GUIDANCE_SIZE_FIELD_NUMBER: _builtins.int
     world_size: _builtins.int
     ring_size: _builtins.int
     ulysses_size: _builtins.int
@@ -579,6 +580,8 @@ class Topology(_message.Message):
     ulysses_async: _builtins.bool
     ring_rotate_method: _builtins.str
     ring_convert_to_fp32: _builtins.bool
+    guidance_size: _builtins.int
+    """2: each half of the ranks runs one of the two forwards of a step."""
     @_builtins.property
     def extra_parallel_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -594,10 +597,11 @@ class Topology(_message.Message):
         ring_rotate_method: _builtins.str = ...,
         ring_convert_to_fp32: _builtins.bool = ...,
         extra_parallel_modules: _abc.Iterable[_builtins.str] | None = ...,
+        guidance_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_parallel_modules", b"extra_parallel_modules", "ring_convert_to_fp32", b"ring_convert_to_fp32", "ring_rotate_method", b"ring_rotate_method", "ring_size", b"ring_size", "tp_size", b"tp_size", "ulysses_anything", b"ulysses_anything", "ulysses_async", b"ulysses_async", "ulysses_float8", b"ulysses_float8", "ulysses_size", b"ulysses_size", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_parallel_modules", b"extra_parallel_modules", "guidance_size", b"guidance_size", "ring_convert_to_fp32", b"ring_convert_to_fp32", "ring_rotate_method", b"ring_rotate_method", "ring_size", b"ring_size", "tp_size", b"tp_size", "ulysses_anything", b"ulysses_anything", "ulysses_async", b"ulysses_async", "ulysses_float8", b"ulysses_float8", "ulysses_size", b"ulysses_size", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,6 +748,7 @@ class Cost(_message.Message):
     PARAMETER_BYTES_FIELD_NUMBER: _builtins.int
     ACTIVATION_BYTES_FIELD_NUMBER: _builtins.int
     EXCHANGES_FIELD_NUMBER: _builtins.int
+    CACHE_BYTES_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     step_flops: _builtins.float
     """Of the most expensive step, fully computed."""
@@ -756,6 +761,8 @@ class Cost(_message.Message):
     """Weights of the transformers."""
     activation_bytes: _builtins.int
     """The streams and the widest layer of a block: a lower bound."""
+    cache_bytes: _builtins.int
+    """What the caches of one rank hold at their peak, of its columns alone."""
     dtype: _builtins.str
     """Dtype of activations, and of weights that are not quantized, that the bytes
     assume, e.g. "bfloat16".
@@ -779,11 +786,12 @@ class Cost(_message.Message):
         parameter_bytes: _builtins.int = ...,
         activation_bytes: _builtins.int = ...,
         exchanges: _abc.Iterable[Global___ExchangeCost] | None = ...,
+        cache_bytes: _builtins.int = ...,
         dtype: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes", b"activation_bytes", "columns", b"columns", "dtype", b"dtype", "exchanges", b"exchanges", "full_flops", b"full_flops", "max_flops", b"max_flops", "min_flops", b"min_flops", "parameter_bytes", b"parameter_bytes", "step_flops", b"step_flops"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes", b"activation_bytes", "cache_bytes", b"cache_bytes", "columns", b"columns", "dtype", b"dtype", "exchanges", b"exchanges", "full_flops", b"full_flops", "max_flops", b"max_flops", "min_flops", b"min_flops", "parameter_bytes", b"parameter_bytes", "step_flops", b"step_flops"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -838,7 +846,9 @@ class ExchangeCost(_message.Message):
     all-reduce that decides between computing and caching.
     """
     group: _builtins.str
-    """"ring", "ulysses", "tp", "sequence" (ring x ulysses) or "model" (all ranks)."""
+    """"guidance", "ring", "ulysses", "tp", "sequence" (ring x ulysses) or "branch"
+    (the ranks that share a forward: ring x ulysses x tp).
+    """
     step_bytes: _builtins.int
     """Of the fully computed step that exchanges most."""
     min_calls: _builtins.int
