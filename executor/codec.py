@@ -229,7 +229,7 @@ def _topology_from_proto(message: plan_pb2.Topology) -> Topology:
         ring_rotate_method=message.ring_rotate_method,
         ring_convert_to_fp32=message.ring_convert_to_fp32,
         extra_parallel_modules=tuple(message.extra_parallel_modules),
-        guidance_size=message.guidance_size,
+        guidance_size=message.guidance_size or 1,
     )
 
 

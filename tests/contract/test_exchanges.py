@@ -10,6 +10,7 @@ import pytest
 
 from executor.parallel.wire import Collective
 from planner.compile.compiler import Compilation
+from planner.compile.plan import OpKind
 from tests.executor.engine.tiny_transformers import FAMILIES, WITH_CFG, TinyTransformer
 from tests.executor.parallel.shared_runs import Planned, run_planned
 from tests.executor.rank_farm import RankFarm
@@ -50,7 +51,7 @@ TOPOLOGIES: dict[int, list[dict[str, Any]]] = {
 def compiled(
     family: str, topology: dict[str, Any], cache: dict[str, Any] | None, *, guided: bool
 ) -> Compilation:
-    size = prod(topology.get(f"{key}_size", 1) for key in ("ring", "ulysses", "tp"))
+    size = prod(topology.get(f"{key}_size", 1) for key in ("guidance", "ring", "ulysses", "tp"))
     config: dict[str, Any] = {"parallelism_config": topology}
     if cache is not None:
         config["cache_config"] = cache
@@ -95,6 +96,51 @@ def test_a_decided_run_exchanges_what_was_estimated(
         assert run.cache_bytes == tuple(column.cache_bytes for column in columns)
 
 
+HALVES: dict[int, list[dict[str, Any]]] = {
+    2: [{"guidance_size": 2}],
+    4: [
+        {"guidance_size": 2, "ulysses_size": 2},
+        {"guidance_size": 2, "ring_size": 2},
+        {"guidance_size": 2, "tp_size": 2},
+    ],
+}
+
+
+@pytest.mark.parametrize("family", WITH_CFG)
+@pytest.mark.parametrize("size", HALVES)
+def test_halves_exchange_what_was_estimated(rank_farm: RankFarm, family: str, size: int) -> None:
+    compilations = [
+        compiled(family, topology, cache, guided=True)
+        for topology in HALVES[size]
+        for cache in (None, CACHE, ADAPTIVE)
+    ]
+    first, *_, last = rank_farm.run(
+        size, run_planned, [Planned.of(tiny_of(family, size), each) for each in compilations]
+    )
+    for compilation, run, other in zip(compilations, first, last, strict=True):
+        assert compilation.program is not None
+        assert compilation.estimate is not None
+        assert compilation.estimate.cost is not None
+        adaptive = sum(op.kind is OpKind.ADAPTIVE for op, _ in compilation.program.steps if op)
+        counts = {(kind.value, group): count for (kind, group), count in run.counts.items()}
+        estimated = {
+            (each.collective, each.group): each for each in compilation.estimate.cost.exchanges
+        }
+        assert counts.keys() == estimated.keys()
+        for key, each in estimated.items():
+            if not adaptive or key == ("all_gather", "guidance"):
+                assert each.min_calls == each.max_calls == counts[key].calls
+                assert each.min_bytes == each.max_bytes == counts[key].bytes
+            assert each.min_calls <= counts[key].calls <= each.max_calls
+            assert each.min_bytes <= counts[key].bytes <= each.max_bytes
+        cost = compilation.estimate.cost
+        assert run.outcomes == other.outcomes
+        assert run.cache_bytes == other.cache_bytes
+        if not adaptive:
+            assert run.cache_bytes == tuple(column.cache_bytes for column in cost.columns)
+        assert cost.cache_bytes * 2 == sum(column.cache_bytes for column in cost.columns)
+
+
 @pytest.mark.parametrize("family", ["flux", "qwen"])
 @pytest.mark.parametrize("separate", [True, False])
 def test_a_decision_is_one_small_collective(
@@ -108,7 +154,7 @@ def test_a_decision_is_one_small_collective(
         for step in run.outcomes
     ]
     decisions = sum(len(diffs if separate else diffs[:1]) for diffs in measured)
-    count = run.counts[Collective.DECISION, "model"]
+    count = run.counts[Collective.DECISION, "branch"]
     assert (count.calls, count.bytes) == (decisions, 24 * decisions)
     assert decisions > 0
     assert compilation.estimate is not None

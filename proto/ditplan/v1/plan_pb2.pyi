@@ -581,7 +581,9 @@ class Topology(_message.Message):
     ring_rotate_method: _builtins.str
     ring_convert_to_fp32: _builtins.bool
     guidance_size: _builtins.int
-    """2: each half of the ranks runs one of the two forwards of a step."""
+    """2 where each half of the ranks runs one of the two forwards of a step, else
+    left out.
+    """
     @_builtins.property
     def extra_parallel_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(

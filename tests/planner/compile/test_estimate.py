@@ -395,15 +395,15 @@ class TestExchanges:
         config = "cache_config: {max_warmup_steps: 2, Fn_compute_blocks: 1}"
         assert cost_of(config).exchanges == ()
         on_two = cost_of(config + "\nparallelism_config: {ulysses_size: 2}", world_size=2)
-        assert calls(on_two)["decision", "model"] == STEPS - 2
+        assert calls(on_two)["decision", "branch"] == STEPS - 2
         wan = from_name("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
         for separate, times in (("true", 2), ("false", 1)):
             both = config.replace("{", f"{{cfg_diff_compute_separate: {separate}, ")
             both += "\nparallelism_config: {ulysses_size: 2}"
             cost = cost_of(both, wan, world_size=2)
-            assert calls(cost)["decision", "model"] == times * (STEPS - 2)
+            assert calls(cost)["decision", "branch"] == times * (STEPS - 2)
         decided = cost_of(cache() + "\nparallelism_config: {ulysses_size: 2}", world_size=2)
-        assert ("decision", "model") not in calls(decided)
+        assert ("decision", "branch") not in calls(decided)
 
 
 def step_bytes(cost: Cost) -> dict[tuple[str, str], int]:

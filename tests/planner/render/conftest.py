@@ -68,11 +68,12 @@ def costly_flux(flux: Compilation) -> Compilation:
         max_flops=1680 * 10**12,
         parameter_bytes=22 << 30,
         activation_bytes=1 << 29,
+        cache_bytes=3 << 30,
         exchanges=(
             ExchangeCost("all_gather", "sequence", 4 << 20, 28, 112 << 20, 28, 112 << 20),
             ExchangeCost("all_reduce", "tp", 7 << 20, 70, 77 << 20, 196, 196 << 20),
             ExchangeCost("all_to_all", "ulysses", 5 << 20, 110, 55 << 20, 280, 140 << 20),
-            ExchangeCost("decision", "model", 0, 0, 0, 24, 576),
+            ExchangeCost("decision", "branch", 0, 0, 0, 24, 576),
             ExchangeCost("send_recv", "ring", 6 << 20, 55, 66 << 20, 140, 168 << 20),
         ),
         dtype="bfloat16",
