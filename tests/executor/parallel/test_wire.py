@@ -23,8 +23,34 @@ def test_shares_are_even_and_the_first_ranks_get_one_more() -> None:
 
 def _groups(world: World) -> dict[str, tuple[int, ...]]:
     mesh = world.mesh(Topology(8, ring_size=2, ulysses_size=2, tp_size=2))
-    groups = (mesh.ring, mesh.ulysses, mesh.tp, mesh.sequence, mesh.model)
+    groups = (mesh.ring, mesh.ulysses, mesh.tp, mesh.sequence, mesh.branch, mesh.model)
     return {group.name: group.ranks for group in groups}
+
+
+def _groups_of_halves(world: World) -> dict[str, tuple[int, ...]]:
+    mesh = world.mesh(Topology(8, guidance_size=2, ulysses_size=2, tp_size=2))
+    groups = (mesh.guidance, mesh.ulysses, mesh.tp, mesh.sequence, mesh.branch, mesh.model)
+    return {group.name: group.ranks for group in groups}
+
+
+def test_halves_are_the_outermost_axis(rank_farm: RankFarm) -> None:
+    groups = rank_farm.run(8, _groups_of_halves)
+    assert groups[0] == {
+        "guidance": (0, 4),
+        "ulysses": (0, 2),
+        "tp": (0, 1),
+        "sequence": (0, 2),
+        "branch": (0, 1, 2, 3),
+        "model": tuple(range(8)),
+    }
+    assert groups[7] == {
+        "guidance": (3, 7),
+        "ulysses": (5, 7),
+        "tp": (6, 7),
+        "sequence": (5, 7),
+        "branch": (4, 5, 6, 7),
+        "model": tuple(range(8)),
+    }
 
 
 def test_a_mesh_is_row_major_in_ring_ulysses_tp(rank_farm: RankFarm) -> None:
@@ -34,6 +60,7 @@ def test_a_mesh_is_row_major_in_ring_ulysses_tp(rank_farm: RankFarm) -> None:
         "ulysses": (0, 2),
         "tp": (0, 1),
         "sequence": (0, 2, 4, 6),
+        "branch": tuple(range(8)),
         "model": tuple(range(8)),
     }
     assert groups[7]["ring"] == (3, 7)
