@@ -315,11 +315,11 @@ def check_guidance(
     config: AccelerationConfig, model: ModelFacts, topology: Topology, request: Request
 ) -> None:
     """Reports halves of the ranks where the request has one forward a step for both."""
-    guidance, scale = model.guidance, request.guidance_scale
-    if (
-        topology.guidance_size == 1
-        or guidance.forwards(scale, negative_prompt=request.negative_prompt) == 2
-    ):
+    guidance = model.guidance
+    # Of other models the topology is refused already.
+    if topology.guidance_size == 1 or guidance.kind is not GuidanceKind.SEPARATE:
+        return
+    if guidance.is_on(request.guidance_scale, negative_prompt=request.negative_prompt):
         return
     needed = f"a guidance_scale above {guidance.threshold:g}"
     if guidance.negative_prompt is NegativePrompt.REQUIRED:

@@ -108,6 +108,7 @@ def programs(draw: st.DrawFn) -> Program:
                 names,
                 st.booleans(),
                 st.lists(names, max_size=2).map(tuple),
+                st.sampled_from((1, 2)),
             )
         ),
         placement=draw(placements),

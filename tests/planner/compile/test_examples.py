@@ -1,4 +1,4 @@
-"""The example files: each compiles for FLUX.1-dev to what its comment promises."""
+"""The example files: each compiles to what its comment promises, most of them for FLUX.1-dev."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from planner.compile.plan import (
 )
 from planner.compile.request import Request
 from planner.models.facts import ModelFacts
+from planner.models.resolve import from_name
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 
@@ -26,6 +27,7 @@ DBCACHE = "F?F?F?F?" + "?" * 20
 SCM = "FFFFFF?F???F????F?????F????F"
 FLOAT8 = Placement("float8_per_row", ("embed", "embedder"))
 EXTRA = ("text_encoder", "vae")
+TWO_FORWARDS = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 
 
 def compiled(name: str, model: ModelFacts, gpus: int) -> Compilation:
@@ -81,6 +83,15 @@ def ulysses(ranks: int, **flags: object) -> Topology:
             "native",
             [],
         ),
+        (
+            "parallel-guidance",
+            4,
+            FULL,
+            Topology(world_size=4, ulysses_size=2, guidance_size=2),
+            Placement(),
+            "native",
+            [],
+        ),
         ("parallel-fp8", 4, FULL, ulysses(4, ulysses_float8=True), Placement(), "native", []),
         ("parallel-async", 4, FULL, ulysses(4, ulysses_async=True), Placement(), "native", []),
         (
@@ -124,11 +135,12 @@ def test_an_example_compiles_to(
     findings: list[str],
     flux: ModelFacts,
 ) -> None:
-    compilation = compiled(name, flux, gpus)
+    model = from_name(TWO_FORWARDS) if topology.guidance_size > 1 else flux
+    compilation = compiled(name, model, gpus)
     program = compilation.program
     assert program is not None
     letters = {OpKind.FULL: "F", OpKind.CACHED: "c", OpKind.ADAPTIVE: "?"}
-    assert "".join(letters[op.kind] for (op,) in program.steps if op is not None) == strip
+    assert "".join(letters[op.kind] for op, *_ in program.steps if op is not None) == strip
     assert program.topology == topology
     assert program.placement == placement
     assert program.attention_backend == backend

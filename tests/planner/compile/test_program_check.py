@@ -53,6 +53,22 @@ def test_a_compiled_program_is_taken_as_it_is(program: Program, flux: ModelFacts
     assert compilation.request == Request(4, 2, 1024, 1024, None)
 
 
+def test_halves_run_two_branches_that_wait_for_nothing_of_each_other() -> None:
+    wan = from_name("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    config = "cache_config: {max_warmup_steps: 2, cfg_diff_compute_separate: false}\n"
+    alone = compile_config(config, wan, Request(4)).program
+    assert alone is not None
+    halved = replace(alone, topology=Topology(2, guidance_size=2))
+    assert fields(compile_program(halved, wan, Request())) == ["program.columns[1]"]
+    cond = replace(
+        halved, columns=halved.columns[:1], steps=tuple(step[:1] for step in halved.steps)
+    )
+    assert fields(compile_program(cond, wan, Request())) == ["program.topology.guidance_size"]
+    # Of a record nothing is tested any more.
+    record = tuple((replace(FULL, reason=Reason.REPLAY),) * 2 for _ in halved.steps)
+    assert compile_program(replace(halved, steps=record), wan, Request()).program is not None
+
+
 def test_a_record_of_decided_ops_is_a_program(program: Program, flux: ModelFacts) -> None:
     kinds = (OpKind.FULL, OpKind.FULL, OpKind.CACHED, OpKind.FULL)
     record = replace(program, steps=tuple((Op(kind, Reason.REPLAY),) for kind in kinds))

@@ -7,6 +7,7 @@ import pytest
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.plan import Topology
 from planner.compile.request import Request
+from planner.diagnostics import Severity
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
 
@@ -110,6 +111,104 @@ def test_what_cannot_run_is_refused(
     assert compilation.program is None
     assert found.code == code
     assert found.hint.startswith(hint)
+
+
+WAN = from_name("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+SEPARATE = "cfg_diff_compute_separate: false"
+
+
+@pytest.mark.parametrize(
+    ("keys", "gpus", "mesh"),
+    [
+        ("guidance_size: 2", 2, Topology(2, guidance_size=2)),
+        ("guidance_size: 2, ulysses_size: auto", 8, Topology(8, 1, 4, 1, guidance_size=2)),
+        ("guidance_size: 2, ring_size: 2, tp_size: 2", 8, Topology(8, 2, 1, 2, guidance_size=2)),
+        ("guidance_size: 1, tp_size: 2", 2, Topology(2, tp_size=2)),
+    ],
+)
+def test_halves_are_counted_with_the_other_sizes(keys: str, gpus: int, mesh: Topology) -> None:
+    program = compiled(keys, WAN, gpus).program
+    assert program is not None
+    assert program.topology == mesh
+    assert program.attention_backend == (
+        "" if mesh.ring_size * mesh.ulysses_size == 1 else "native"
+    )
+    branches = [column.branch for column in program.columns]
+    assert program.halves() == ([0, 1] if mesh.guidance_size == 2 else [0] * len(branches))
+
+
+@pytest.mark.parametrize(
+    ("keys", "gpus", "code", "message", "hint"),
+    [
+        ("guidance_size: 3", 3, "invalid-value", "3 is not allowed", ""),
+        ("guidance_size: auto", 2, "invalid-value", "'auto' is not allowed", ""),
+        (
+            "guidance_size: 2",
+            4,
+            "sizes-do-not-cover",
+            "guidance_size x ring_size x ulysses_size x tp_size is 2, but there are 4 ranks",
+            "use 2 ranks",
+        ),
+        (
+            "guidance_size: 2, backend: cache_dit",
+            2,
+            "other-backend",
+            "these sizes make backend auto",
+            "backend: auto",
+        ),
+    ],
+)
+def test_halves_that_cannot_be_are_refused(
+    keys: str, gpus: int, code: str, message: str, hint: str
+) -> None:
+    (found,) = compiled(keys, WAN, gpus).diagnostics
+    assert found.code == code
+    assert found.message.startswith(message)
+    assert found.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "why", "hint"),
+    [
+        ("black-forest-labs/FLUX.1-dev", {}, "this model takes the guidance scale", ""),
+        ("Tongyi-MAI/Z-Image-Turbo", {}, "this model is guided in one forward of twice", ""),
+        ("black-forest-labs/FLUX.2-klein-4B", {}, "this model runs without guidance", ""),
+        ("Qwen/Qwen-Image", {}, "this request has no guidance", "and a negative prompt"),
+        (
+            "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+            {"guidance_scale": 1.0},
+            "this request has no guidance",
+            "a guidance_scale above 1, or",
+        ),
+    ],
+)
+def test_halves_need_two_forwards_a_step(
+    name: str, request_: dict[str, float], why: str, hint: str
+) -> None:
+    config = "parallelism_config: {guidance_size: 2}"
+    (found,) = compile_config(
+        config, from_name(name), Request(world_size=2, **request_)
+    ).diagnostics  # type: ignore[arg-type]
+    assert (found.code, found.field) == ("one-forward", "parallelism_config.guidance_size")
+    assert f"but {why}" in found.message
+    assert hint in found.hint
+    assert found.hint.endswith("guidance_size: 1")
+
+
+@pytest.mark.parametrize(
+    ("keys", "refused"),
+    [
+        (SEPARATE, True),
+        (f"{SEPARATE}, residual_diff_threshold: 0.0", False),
+        (f"{SEPARATE}, cfg_compute_first: true", False),
+        ("Fn_compute_blocks: 1", False),
+    ],
+)
+def test_halves_wait_for_no_diff_of_each_other(keys: str, refused: bool) -> None:
+    config = f"parallelism_config: {{guidance_size: 2}}\ncache_config: {{{keys}}}"
+    compilation = compile_config(config, WAN, Request(world_size=2))
+    codes = [d.code for d in compilation.diagnostics if d.severity is Severity.ERROR]
+    assert codes == (["diff-of-other-ranks"] if refused else [])
 
 
 def test_widths_that_ranks_cannot_share_are_refused() -> None:

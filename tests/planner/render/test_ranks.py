@@ -11,19 +11,23 @@ from planner.render.canvas import Canvas
 from planner.render.ranks import MAX_DRAWN, rank_formula, rank_grid, render_ranks
 
 MESHES = [
-    Topology(ring * ulysses * tp, ring, ulysses, tp)
+    Topology(halves * ring * ulysses * tp, ring, ulysses, tp, guidance_size=halves)
     for ring, ulysses, tp in product((1, 2, 3, 4, 8, 32, 64), repeat=3)
-    if 1 < ring * ulysses * tp <= MAX_DRAWN
+    for halves in (1, 2)
+    if 1 < halves * ring * ulysses * tp <= MAX_DRAWN
 ]
 
 
 def sizes(topology: Topology) -> str:
-    return f"{topology.ring_size}x{topology.ulysses_size}x{topology.tp_size}"
+    return (
+        f"{topology.guidance_size}x{topology.ring_size}x{topology.ulysses_size}x{topology.tp_size}"
+    )
 
 
 def rank_of(topology: Topology, place: dict[str, int]) -> int:
-    """Row-major in the order ring, ulysses, tp."""
-    ring, ulysses, tp = (place.get(name, 0) for name in ("ring", "ulysses", "tp"))
+    """Row-major in the order guidance, ring, ulysses, tp."""
+    half, ring, ulysses, tp = (place.get(name, 0) for name in ("guidance", "ring", "ulysses", "tp"))
+    ring += half * topology.ring_size
     return (ring * topology.ulysses_size + ulysses) * topology.tp_size + tp
 
 
@@ -55,7 +59,7 @@ def test_every_rank_stands_at_its_coordinates(topology: Topology, width: int) ->
     assert len({tuple(place.items()) for place in found.values()}) == topology.world_size
     assert max(map(len, lines)) <= width
     if width == 80:
-        assert len(lines) <= 12
+        assert len(lines) <= (12 if topology.guidance_size == 1 else 17)
 
 
 def test_a_mesh_reads_like_a_table() -> None:
@@ -64,6 +68,14 @@ def test_a_mesh_reads_like_a_table() -> None:
         "            tp  0  1  0  1",
         "  ring 0, rank  0  1  2  3",
         "  ring 1, rank  4  5  6  7",
+    ]
+
+
+def test_halves_are_the_outermost_axis() -> None:
+    assert render_ranks(Topology(4, ulysses_size=2, guidance_size=2), Canvas(), indent=2) == [
+        "           ulysses  0  1",
+        "  guidance 0, rank  0  1",
+        "  guidance 1, rank  2  3",
     ]
 
 
