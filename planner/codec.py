@@ -94,7 +94,7 @@ def program_to_proto(program: Program) -> plan_pb2.Program:
             ring_rotate_method=topology.ring_rotate_method,
             ring_convert_to_fp32=topology.ring_convert_to_fp32,
             extra_parallel_modules=topology.extra_parallel_modules,
-            guidance_size=topology.guidance_size if topology.guidance_size > 1 else None,
+            guidance_size=topology.guidance_size if topology.guidance_size > 1 else 0,
         ),
         placement=placement_to_proto(program.placement),
         attention_backend=program.attention_backend,
