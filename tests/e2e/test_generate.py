@@ -126,7 +126,7 @@ def short_path() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_stays_behind(
     tmp_path: Path, short_path: Path, checkpoint: Path, end: signal.Signals
 ) -> None:

@@ -14,7 +14,7 @@ def test_no_damaged_config_does_harm() -> None:
     verdict = fuzz(200, seed=7, max_seconds=10)
     assert verdict.findings == []
     assert verdict.compiled + verdict.refused == 200
-    assert verdict.compiled > 10
+    assert verdict.compiled > 5
     assert verdict.refused > 10
 
 
