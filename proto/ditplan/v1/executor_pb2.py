@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ditplan.v1 import plan_pb2 as ditplan_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64itplan/v1/executor.proto\x12\nditplan.v1\x1a\x15\x64itplan/v1/plan.proto\"\x94\x02\n\x08\x45xecutor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x36\n\x11\x63omponent_configs\x18\x03 \x03(\x0b\x32\x1b.ditplan.v1.ComponentConfig\x12\x12\n\nworld_size\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12(\n\tplacement\x18\x08 \x01(\x0b\x32\x15.ditplan.v1.Placement\x12\x10\n\x08versions\x18\t \x03(\t\x12\x0f\n\x07tp_size\x18\n \x01(\r\x12\x1e\n\x16\x65xtra_parallel_modules\x18\x0b \x03(\t\"-\n\x0f\x43omponentConfig\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\"\x14\n\x12GetExecutorRequest\"b\n\x13GetExecutorResponse\x12&\n\x08\x65xecutor\x18\x01 \x01(\x0b\x32\x14.ditplan.v1.Executor\x12\x12\n\ngeneration\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t2a\n\x0f\x45xecutorService\x12N\n\x0bGetExecutor\x12\x1e.ditplan.v1.GetExecutorRequest\x1a\x1f.ditplan.v1.GetExecutorResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64itplan/v1/executor.proto\x12\nditplan.v1\x1a\x15\x64itplan/v1/plan.proto\"\x87\x03\n\x08\x45xecutor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x36\n\x11\x63omponent_configs\x18\x03 \x03(\x0b\x32\x1b.ditplan.v1.ComponentConfig\x12\x12\n\nworld_size\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12(\n\tplacement\x18\x08 \x01(\x0b\x32\x15.ditplan.v1.Placement\x12\x10\n\x08versions\x18\t \x03(\t\x12\x0f\n\x07tp_size\x18\n \x01(\r\x12\x1e\n\x16\x65xtra_parallel_modules\x18\x0b \x03(\t\x12\x1a\n\x12\x63ompute_capability\x18\x0c \x01(\t\x12\x1a\n\x12\x61ttention_backends\x18\r \x03(\t\x12\x14\n\x0c\x61llow_reload\x18\x0e \x01(\x08\x12\x10\n\x08\x63ompiled\x18\x0f \x01(\x08\x12\x11\n\toffloaded\x18\x10 \x03(\t\"-\n\x0f\x43omponentConfig\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\"\x14\n\x12GetExecutorRequest\"\x8f\x01\n\x13GetExecutorResponse\x12&\n\x08\x65xecutor\x18\x01 \x01(\x0b\x32\x14.ditplan.v1.Executor\x12\x12\n\ngeneration\x18\x02 \x01(\t\x12\x0f\n\x07plan_id\x18\x03 \x01(\t\x12+\n\x06layers\x18\x04 \x03(\x0b\x32\x1b.ditplan.v1.QuantizedLayers\"{\n\x0fQuantizedLayers\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x12\n\nquant_type\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x14\n\x0cweight_bytes\x18\x06 \x01(\x04\x32\x61\n\x0f\x45xecutorService\x12N\n\x0bGetExecutor\x12\x1e.ditplan.v1.GetExecutorRequest\x1a\x1f.ditplan.v1.GetExecutorResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ditplan.v1.executor_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECUTOR']._serialized_start=65
-  _globals['_EXECUTOR']._serialized_end=341
-  _globals['_COMPONENTCONFIG']._serialized_start=343
-  _globals['_COMPONENTCONFIG']._serialized_end=388
-  _globals['_GETEXECUTORREQUEST']._serialized_start=390
-  _globals['_GETEXECUTORREQUEST']._serialized_end=410
-  _globals['_GETEXECUTORRESPONSE']._serialized_start=412
-  _globals['_GETEXECUTORRESPONSE']._serialized_end=510
-  _globals['_EXECUTORSERVICE']._serialized_start=512
-  _globals['_EXECUTORSERVICE']._serialized_end=609
+  _globals['_EXECUTOR']._serialized_end=456
+  _globals['_COMPONENTCONFIG']._serialized_start=458
+  _globals['_COMPONENTCONFIG']._serialized_end=503
+  _globals['_GETEXECUTORREQUEST']._serialized_start=505
+  _globals['_GETEXECUTORREQUEST']._serialized_end=525
+  _globals['_GETEXECUTORRESPONSE']._serialized_start=528
+  _globals['_GETEXECUTORRESPONSE']._serialized_end=671
+  _globals['_QUANTIZEDLAYERS']._serialized_start=673
+  _globals['_QUANTIZEDLAYERS']._serialized_end=796
+  _globals['_EXECUTORSERVICE']._serialized_start=798
+  _globals['_EXECUTORSERVICE']._serialized_end=895
 # @@protoc_insertion_point(module_scope)

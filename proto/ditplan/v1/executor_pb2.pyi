@@ -36,6 +36,11 @@ class Executor(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     TP_SIZE_FIELD_NUMBER: _builtins.int
     EXTRA_PARALLEL_MODULES_FIELD_NUMBER: _builtins.int
+    COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
+    ATTENTION_BACKENDS_FIELD_NUMBER: _builtins.int
+    ALLOW_RELOAD_FIELD_NUMBER: _builtins.int
+    COMPILED_FIELD_NUMBER: _builtins.int
+    OFFLOADED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among the executors of a planner."""
     model: _builtins.str
@@ -49,6 +54,12 @@ class Executor(_message.Message):
     """Dtype of the transformer, e.g. "bfloat16"."""
     tp_size: _builtins.int
     """How many ranks share the tensors of a transformer; divides world_size. 0: 1."""
+    compute_capability: _builtins.str
+    """Of a CUDA device, e.g. "sm90"; empty on others."""
+    allow_reload: _builtins.bool
+    """Whether it loads its model anew for a plan of another placement."""
+    compiled: _builtins.bool
+    """Whether the transformers' blocks are compiled (torch.compile)."""
     @_builtins.property
     def component_configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComponentConfig]:
         """The configs of the checkpoint, from which the planner reads model facts."""
@@ -62,6 +73,16 @@ class Executor(_message.Message):
     @_builtins.property
     def extra_parallel_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The text encoders that its ranks share, sorted."""
+
+    @_builtins.property
+    def attention_backends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The attention backends that its device and packages can run, sorted. None:
+        "native" alone.
+        """
+
+    @_builtins.property
+    def offloaded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The components that wait in the host's memory until they are called, sorted."""
 
     def __init__(
         self,
@@ -77,10 +98,15 @@ class Executor(_message.Message):
         versions: _abc.Iterable[_builtins.str] | None = ...,
         tp_size: _builtins.int = ...,
         extra_parallel_modules: _abc.Iterable[_builtins.str] | None = ...,
+        compute_capability: _builtins.str = ...,
+        attention_backends: _abc.Iterable[_builtins.str] | None = ...,
+        allow_reload: _builtins.bool = ...,
+        compiled: _builtins.bool = ...,
+        offloaded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_configs", b"component_configs", "device", b"device", "device_name", b"device_name", "dtype", b"dtype", "extra_parallel_modules", b"extra_parallel_modules", "model", b"model", "name", b"name", "placement", b"placement", "tp_size", b"tp_size", "versions", b"versions", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_reload", b"allow_reload", "attention_backends", b"attention_backends", "compiled", b"compiled", "component_configs", b"component_configs", "compute_capability", b"compute_capability", "device", b"device", "device_name", b"device_name", "dtype", b"dtype", "extra_parallel_modules", b"extra_parallel_modules", "model", b"model", "name", b"name", "offloaded", b"offloaded", "placement", b"placement", "tp_size", b"tp_size", "versions", b"versions", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -133,22 +159,68 @@ class GetExecutorResponse(_message.Message):
     EXECUTOR_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
     generation: _builtins.str
     """Set while a run is executed."""
     plan_id: _builtins.str
     @_builtins.property
     def executor(self) -> Global___Executor: ...
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuantizedLayers]:
+        """The layers of the components that are quantized, by name."""
+
     def __init__(
         self,
         *,
         executor: Global___Executor | None = ...,
         generation: _builtins.str = ...,
         plan_id: _builtins.str = ...,
+        layers: _abc.Iterable[Global___QuantizedLayers] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "generation", b"generation", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "generation", b"generation", "layers", b"layers", "plan_id", b"plan_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetExecutorResponse: _TypeAlias = GetExecutorResponse  # noqa: Y015
+
+@_typing.final
+class QuantizedLayers(_message.Message):
+    """Linear layers that were treated alike when the weights were loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPONENT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    QUANT_TYPE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    WEIGHT_BYTES_FIELD_NUMBER: _builtins.int
+    component: _builtins.str
+    name: _builtins.str
+    """Their name, with * for the number of a block."""
+    count: _builtins.int
+    quant_type: _builtins.str
+    """Empty: left as they are."""
+    reason: _builtins.str
+    """Why they were left, e.g. "excluded by embed"."""
+    weight_bytes: _builtins.int
+    """Of their weights with scales, on one rank."""
+    def __init__(
+        self,
+        *,
+        component: _builtins.str = ...,
+        name: _builtins.str = ...,
+        count: _builtins.int = ...,
+        quant_type: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        weight_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component", b"component", "count", b"count", "name", b"name", "quant_type", b"quant_type", "reason", b"reason", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuantizedLayers: _TypeAlias = QuantizedLayers  # noqa: Y015

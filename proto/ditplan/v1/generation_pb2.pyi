@@ -298,12 +298,17 @@ class Record(_message.Message):
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
     CACHE_BYTES_FIELD_NUMBER: _builtins.int
     EXCHANGES_FIELD_NUMBER: _builtins.int
+    RELOAD_SECONDS_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """The plan that was executed."""
     denoise_seconds: _builtins.float
     """Wall time of the denoising loop."""
     total_seconds: _builtins.float
     """Wall time of the whole run, encoders and decoder included."""
+    reload_seconds: _builtins.float
+    """How long the executor took to load its model anew for this run; 0 where it
+    held what the plan needs.
+    """
     @_builtins.property
     def program(self) -> _plan_pb2.Program: ...
     @_builtins.property
@@ -328,10 +333,11 @@ class Record(_message.Message):
         total_seconds: _builtins.float = ...,
         cache_bytes: _abc.Iterable[_builtins.int] | None = ...,
         exchanges: _abc.Iterable[Global___Exchange] | None = ...,
+        reload_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "exchanges", b"exchanges", "plan_id", b"plan_id", "program", b"program", "steps", b"steps", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "exchanges", b"exchanges", "plan_id", b"plan_id", "program", b"program", "reload_seconds", b"reload_seconds", "steps", b"steps", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

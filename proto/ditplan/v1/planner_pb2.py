@@ -25,35 +25,37 @@ _sym_db = _symbol_database.Default()
 from ditplan.v1 import plan_pb2 as ditplan_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64itplan/v1/planner.proto\x12\nditplan.v1\x1a\x15\x64itplan/v1/plan.proto\"\x82\x03\n\x12\x43ompilePlanRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\t\x12 \n\x13num_inference_steps\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nworld_size\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06height\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05width\x18\x06 \x01(\rH\x03\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nnum_frames\x18\x08 \x01(\rH\x05\x88\x01\x01\x12\x17\n\x0fnegative_prompt\x18\t \x01(\x08\x12\x13\n\x06\x64\x65vice\x18\n \x01(\tH\x06\x88\x01\x01\x12\x12\n\x05\x64type\x18\x14 \x01(\tH\x07\x88\x01\x01\x42\x16\n\x14_num_inference_stepsB\r\n\x0b_world_sizeB\t\n\x07_heightB\x08\n\x06_widthB\x11\n\x0f_guidance_scaleB\r\n\x0b_num_framesB\t\n\x07_deviceB\x08\n\x06_dtype\"b\n\x13\x43ompilePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ditplan.v1.Plan\x12+\n\x0b\x64iagnostics\x18\x02 \x03(\x0b\x32\x16.ditplan.v1.Diagnostic\"G\n\x13\x43ompilePlansRequest\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.ditplan.v1.CompilePlanRequest\"F\n\x14\x43ompilePlansResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.ditplan.v1.CompilePlanResult\"\x81\x01\n\x11\x43ompilePlanResult\x12\x33\n\x08\x63ompiled\x18\x01 \x01(\x0b\x32\x1f.ditplan.v1.CompilePlanResponseH\x00\x12-\n\x07refused\x18\x02 \x01(\x0b\x32\x1a.ditplan.v1.CompileRefusalH\x00\x42\x08\n\x06result\"l\n\x0e\x43ompileRefusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12+\n\x0b\x64iagnostics\x18\x04 \x03(\x0b\x32\x16.ditplan.v1.Diagnostic\"\x8e\x01\n\nDiagnostic\x12&\n\x08severity\x18\x01 \x01(\x0e\x32\x14.ditplan.v1.Severity\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x05 \x01(\r\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0c\n\x04hint\x18\x07 \x01(\t\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.ditplan.v1.NamedModel\"<\n\nNamedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05model\x18\x02 \x01(\x0b\x32\x11.ditplan.v1.Model*a\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_ERROR\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x11\n\rSEVERITY_HINT\x10\x03\x32\x80\x02\n\x0ePlannerService\x12N\n\x0b\x43ompilePlan\x12\x1e.ditplan.v1.CompilePlanRequest\x1a\x1f.ditplan.v1.CompilePlanResponse\x12Q\n\x0c\x43ompilePlans\x12\x1f.ditplan.v1.CompilePlansRequest\x1a .ditplan.v1.CompilePlansResponse\x12K\n\nListModels\x12\x1d.ditplan.v1.ListModelsRequest\x1a\x1e.ditplan.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64itplan/v1/planner.proto\x12\nditplan.v1\x1a\x15\x64itplan/v1/plan.proto\"\x82\x03\n\x12\x43ompilePlanRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\t\x12 \n\x13num_inference_steps\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nworld_size\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06height\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x12\n\x05width\x18\x06 \x01(\rH\x03\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nnum_frames\x18\x08 \x01(\rH\x05\x88\x01\x01\x12\x17\n\x0fnegative_prompt\x18\t \x01(\x08\x12\x13\n\x06\x64\x65vice\x18\n \x01(\tH\x06\x88\x01\x01\x12\x12\n\x05\x64type\x18\x14 \x01(\tH\x07\x88\x01\x01\x42\x16\n\x14_num_inference_stepsB\r\n\x0b_world_sizeB\t\n\x07_heightB\x08\n\x06_widthB\x11\n\x0f_guidance_scaleB\r\n\x0b_num_framesB\t\n\x07_deviceB\x08\n\x06_dtype\"\x90\x01\n\x13\x43ompilePlanResponse\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.ditplan.v1.Plan\x12+\n\x0b\x64iagnostics\x18\x02 \x03(\x0b\x32\x16.ditplan.v1.Diagnostic\x12,\n\texecutors\x18\x03 \x03(\x0b\x32\x19.ditplan.v1.ExecutorMatch\"L\n\rExecutorMatch\x12\x10\n\x08\x65xecutor\x18\x01 \x01(\t\x12\x13\n\x0b\x64ifferences\x18\x02 \x03(\t\x12\x14\n\x0c\x61\x66ter_reload\x18\x03 \x01(\x08\"G\n\x13\x43ompilePlansRequest\x12\x30\n\x08requests\x18\x01 \x03(\x0b\x32\x1e.ditplan.v1.CompilePlanRequest\"F\n\x14\x43ompilePlansResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.ditplan.v1.CompilePlanResult\"\x81\x01\n\x11\x43ompilePlanResult\x12\x33\n\x08\x63ompiled\x18\x01 \x01(\x0b\x32\x1f.ditplan.v1.CompilePlanResponseH\x00\x12-\n\x07refused\x18\x02 \x01(\x0b\x32\x1a.ditplan.v1.CompileRefusalH\x00\x42\x08\n\x06result\"l\n\x0e\x43ompileRefusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12+\n\x0b\x64iagnostics\x18\x04 \x03(\x0b\x32\x16.ditplan.v1.Diagnostic\"\x8e\x01\n\nDiagnostic\x12&\n\x08severity\x18\x01 \x01(\x0e\x32\x14.ditplan.v1.Severity\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x05 \x01(\r\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x0c\n\x04hint\x18\x07 \x01(\t\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.ditplan.v1.NamedModel\"<\n\nNamedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05model\x18\x02 \x01(\x0b\x32\x11.ditplan.v1.Model*a\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_ERROR\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x11\n\rSEVERITY_HINT\x10\x03\x32\x80\x02\n\x0ePlannerService\x12N\n\x0b\x43ompilePlan\x12\x1e.ditplan.v1.CompilePlanRequest\x1a\x1f.ditplan.v1.CompilePlanResponse\x12Q\n\x0c\x43ompilePlans\x12\x1f.ditplan.v1.CompilePlansRequest\x1a .ditplan.v1.CompilePlansResponse\x12K\n\nListModels\x12\x1d.ditplan.v1.ListModelsRequest\x1a\x1e.ditplan.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ditplan.v1.planner_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEVERITY']._serialized_start=1229
-  _globals['_SEVERITY']._serialized_end=1326
+  _globals['_SEVERITY']._serialized_start=1354
+  _globals['_SEVERITY']._serialized_end=1451
   _globals['_COMPILEPLANREQUEST']._serialized_start=64
   _globals['_COMPILEPLANREQUEST']._serialized_end=450
-  _globals['_COMPILEPLANRESPONSE']._serialized_start=452
-  _globals['_COMPILEPLANRESPONSE']._serialized_end=550
-  _globals['_COMPILEPLANSREQUEST']._serialized_start=552
-  _globals['_COMPILEPLANSREQUEST']._serialized_end=623
-  _globals['_COMPILEPLANSRESPONSE']._serialized_start=625
-  _globals['_COMPILEPLANSRESPONSE']._serialized_end=695
-  _globals['_COMPILEPLANRESULT']._serialized_start=698
-  _globals['_COMPILEPLANRESULT']._serialized_end=827
-  _globals['_COMPILEREFUSAL']._serialized_start=829
-  _globals['_COMPILEREFUSAL']._serialized_end=937
-  _globals['_DIAGNOSTIC']._serialized_start=940
-  _globals['_DIAGNOSTIC']._serialized_end=1082
-  _globals['_LISTMODELSREQUEST']._serialized_start=1084
-  _globals['_LISTMODELSREQUEST']._serialized_end=1103
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1105
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1165
-  _globals['_NAMEDMODEL']._serialized_start=1167
-  _globals['_NAMEDMODEL']._serialized_end=1227
-  _globals['_PLANNERSERVICE']._serialized_start=1329
-  _globals['_PLANNERSERVICE']._serialized_end=1585
+  _globals['_COMPILEPLANRESPONSE']._serialized_start=453
+  _globals['_COMPILEPLANRESPONSE']._serialized_end=597
+  _globals['_EXECUTORMATCH']._serialized_start=599
+  _globals['_EXECUTORMATCH']._serialized_end=675
+  _globals['_COMPILEPLANSREQUEST']._serialized_start=677
+  _globals['_COMPILEPLANSREQUEST']._serialized_end=748
+  _globals['_COMPILEPLANSRESPONSE']._serialized_start=750
+  _globals['_COMPILEPLANSRESPONSE']._serialized_end=820
+  _globals['_COMPILEPLANRESULT']._serialized_start=823
+  _globals['_COMPILEPLANRESULT']._serialized_end=952
+  _globals['_COMPILEREFUSAL']._serialized_start=954
+  _globals['_COMPILEREFUSAL']._serialized_end=1062
+  _globals['_DIAGNOSTIC']._serialized_start=1065
+  _globals['_DIAGNOSTIC']._serialized_end=1207
+  _globals['_LISTMODELSREQUEST']._serialized_start=1209
+  _globals['_LISTMODELSREQUEST']._serialized_end=1228
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1230
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1290
+  _globals['_NAMEDMODEL']._serialized_start=1292
+  _globals['_NAMEDMODEL']._serialized_end=1352
+  _globals['_PLANNERSERVICE']._serialized_start=1454
+  _globals['_PLANNERSERVICE']._serialized_end=1710
 # @@protoc_insertion_point(module_scope)

@@ -136,25 +136,62 @@ class CompilePlanResponse(_message.Message):
 
     PLAN_FIELD_NUMBER: _builtins.int
     DIAGNOSTICS_FIELD_NUMBER: _builtins.int
+    EXECUTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
     @_builtins.property
     def diagnostics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Diagnostic]:
         """Warnings and hints."""
 
+    @_builtins.property
+    def executors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutorMatch]:
+        """The connected executors that serve the model, by name; at most 64."""
+
     def __init__(
         self,
         *,
         plan: _plan_pb2.Plan | None = ...,
         diagnostics: _abc.Iterable[Global___Diagnostic] | None = ...,
+        executors: _abc.Iterable[Global___ExecutorMatch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnostics", b"diagnostics", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnostics", b"diagnostics", "executors", b"executors", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompilePlanResponse: _TypeAlias = CompilePlanResponse  # noqa: Y015
+
+@_typing.final
+class ExecutorMatch(_message.Message):
+    """Whether a connected executor could run a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTOR_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    AFTER_RELOAD_FIELD_NUMBER: _builtins.int
+    executor: _builtins.str
+    after_reload: _builtins.bool
+    """It differs, but would load its model anew for the plan."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What differs, in words; nothing where it matches."""
+
+    def __init__(
+        self,
+        *,
+        executor: _builtins.str = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+        after_reload: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_reload", b"after_reload", "differences", b"differences", "executor", b"executor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutorMatch: _TypeAlias = ExecutorMatch  # noqa: Y015
 
 @_typing.final
 class CompilePlansRequest(_message.Message):

@@ -202,8 +202,11 @@ class Completion(_message.Message):
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
     CACHE_BYTES_FIELD_NUMBER: _builtins.int
     EXCHANGES_FIELD_NUMBER: _builtins.int
+    RELOAD_SECONDS_FIELD_NUMBER: _builtins.int
     denoise_seconds: _builtins.float
     total_seconds: _builtins.float
+    reload_seconds: _builtins.float
+    """Set where the executor loaded its model anew for the run."""
     @_builtins.property
     def cache_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The most that each column's cache held on one rank: one entry a column,
@@ -219,10 +222,11 @@ class Completion(_message.Message):
         total_seconds: _builtins.float = ...,
         cache_bytes: _abc.Iterable[_builtins.int] | None = ...,
         exchanges: _abc.Iterable[_generation_pb2.Exchange] | None = ...,
+        reload_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "exchanges", b"exchanges", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "denoise_seconds", b"denoise_seconds", "exchanges", b"exchanges", "reload_seconds", b"reload_seconds", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from ditplan.v1 import generation_pb2 as ditplan_dot_v1_dot_generation__pb2
 from ditplan.v1 import plan_pb2 as ditplan_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ditplan/runtime/v1/runtime.proto\x12\x12\x64itplan.runtime.v1\x1a\x1b\x64itplan/v1/generation.proto\x1a\x15\x64itplan/v1/plan.proto\"\xae\x02\n\x07\x43ommand\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12.\n\x07\x63onnect\x18\x02 \x01(\x0b\x32\x1b.ditplan.runtime.v1.ConnectH\x00\x12.\n\x07prepare\x18\x03 \x01(\x0b\x32\x1b.ditplan.runtime.v1.PrepareH\x00\x12&\n\x03run\x18\x04 \x01(\x0b\x32\x17.ditplan.runtime.v1.RunH\x00\x12(\n\x04stop\x18\x05 \x01(\x0b\x32\x18.ditplan.runtime.v1.StopH\x00\x12*\n\x05\x61\x62ort\x18\x06 \x01(\x0b\x32\x19.ditplan.runtime.v1.AbortH\x00\x12*\n\x05leave\x18\x07 \x01(\x0b\x32\x19.ditplan.runtime.v1.LeaveH\x00\x42\t\n\x07\x63ommand\"\x18\n\x07\x43onnect\x12\r\n\x05place\x18\x01 \x01(\t\"j\n\x07Prepare\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12$\n\x07program\x18\x02 \x01(\x0b\x32\x13.ditplan.v1.Program\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.ditplan.v1.GenerationSpec\"\x05\n\x03Run\"\x1b\n\x04Stop\x12\x13\n\x0b\x62\x65\x66ore_step\x18\x01 \x01(\r\"\x07\n\x05\x41\x62ort\"\x07\n\x05Leave\"\x9c\x01\n\x06Report\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12&\n\x04join\x18\x02 \x01(\x0b\x32\x18.ditplan.runtime.v1.Join\x12,\n\x07holding\x18\x03 \x01(\x0b\x32\x1b.ditplan.runtime.v1.Holding\x12,\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1b.ditplan.runtime.v1.Failure\"/\n\x04Join\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0c\n\x04host\x18\x03 \x01(\t\"\x8a\x01\n\x07Holding\x12\x19\n\x11\x63heckpoint_digest\x18\x01 \x01(\t\x12\x12\n\nworld_size\x18\x02 \x01(\r\x12\x0f\n\x07tp_size\x18\x03 \x01(\r\x12\x1e\n\x16\x65xtra_parallel_modules\x18\x04 \x03(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x10\n\x08versions\x18\x06 \x03(\t\"c\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x0f\n\x07\x62y_peer\x18\x04 \x01(\x08\x12\x15\n\rdevice_failed\x18\x05 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ditplan/runtime/v1/runtime.proto\x12\x12\x64itplan.runtime.v1\x1a\x1b\x64itplan/v1/generation.proto\x1a\x15\x64itplan/v1/plan.proto\"\xdc\x02\n\x07\x43ommand\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12.\n\x07\x63onnect\x18\x02 \x01(\x0b\x32\x1b.ditplan.runtime.v1.ConnectH\x00\x12.\n\x07prepare\x18\x03 \x01(\x0b\x32\x1b.ditplan.runtime.v1.PrepareH\x00\x12&\n\x03run\x18\x04 \x01(\x0b\x32\x17.ditplan.runtime.v1.RunH\x00\x12(\n\x04stop\x18\x05 \x01(\x0b\x32\x18.ditplan.runtime.v1.StopH\x00\x12*\n\x05\x61\x62ort\x18\x06 \x01(\x0b\x32\x19.ditplan.runtime.v1.AbortH\x00\x12*\n\x05leave\x18\x07 \x01(\x0b\x32\x19.ditplan.runtime.v1.LeaveH\x00\x12,\n\x06reload\x18\x08 \x01(\x0b\x32\x1a.ditplan.runtime.v1.ReloadH\x00\x42\t\n\x07\x63ommand\"\x18\n\x07\x43onnect\x12\r\n\x05place\x18\x01 \x01(\t\"j\n\x07Prepare\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12$\n\x07program\x18\x02 \x01(\x0b\x32\x13.ditplan.v1.Program\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.ditplan.v1.GenerationSpec\"\x05\n\x03Run\"\x1b\n\x04Stop\x12\x13\n\x0b\x62\x65\x66ore_step\x18\x01 \x01(\r\"\x07\n\x05\x41\x62ort\"\x07\n\x05Leave\"c\n\x06Reload\x12(\n\tplacement\x18\x01 \x01(\x0b\x32\x15.ditplan.v1.Placement\x12\x0f\n\x07tp_size\x18\x02 \x01(\r\x12\x1e\n\x16\x65xtra_parallel_modules\x18\x03 \x03(\t\"\x9c\x01\n\x06Report\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12&\n\x04join\x18\x02 \x01(\x0b\x32\x18.ditplan.runtime.v1.Join\x12,\n\x07holding\x18\x03 \x01(\x0b\x32\x1b.ditplan.runtime.v1.Holding\x12,\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1b.ditplan.runtime.v1.Failure\"/\n\x04Join\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0c\n\x04host\x18\x03 \x01(\t\"\xf5\x01\n\x07Holding\x12\x19\n\x11\x63heckpoint_digest\x18\x01 \x01(\t\x12\x12\n\nworld_size\x18\x02 \x01(\r\x12\x0f\n\x07tp_size\x18\x03 \x01(\r\x12\x1e\n\x16\x65xtra_parallel_modules\x18\x04 \x03(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x10\n\x08versions\x18\x06 \x03(\t\x12(\n\tplacement\x18\x07 \x01(\x0b\x32\x15.ditplan.v1.Placement\x12\x10\n\x08\x63ompiled\x18\x08 \x01(\x08\x12\x11\n\toffloaded\x18\t \x03(\t\x12\x1a\n\x12\x61ttention_backends\x18\n \x03(\t\"c\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x0f\n\x07\x62y_peer\x18\x04 \x01(\x08\x12\x15\n\rdevice_failed\x18\x05 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ditplan.runtime.v1.runtime_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COMMAND']._serialized_start=109
-  _globals['_COMMAND']._serialized_end=411
-  _globals['_CONNECT']._serialized_start=413
-  _globals['_CONNECT']._serialized_end=437
-  _globals['_PREPARE']._serialized_start=439
-  _globals['_PREPARE']._serialized_end=545
-  _globals['_RUN']._serialized_start=547
-  _globals['_RUN']._serialized_end=552
-  _globals['_STOP']._serialized_start=554
-  _globals['_STOP']._serialized_end=581
-  _globals['_ABORT']._serialized_start=583
-  _globals['_ABORT']._serialized_end=590
-  _globals['_LEAVE']._serialized_start=592
-  _globals['_LEAVE']._serialized_end=599
-  _globals['_REPORT']._serialized_start=602
-  _globals['_REPORT']._serialized_end=758
-  _globals['_JOIN']._serialized_start=760
-  _globals['_JOIN']._serialized_end=807
-  _globals['_HOLDING']._serialized_start=810
-  _globals['_HOLDING']._serialized_end=948
-  _globals['_FAILURE']._serialized_start=950
-  _globals['_FAILURE']._serialized_end=1049
+  _globals['_COMMAND']._serialized_end=457
+  _globals['_CONNECT']._serialized_start=459
+  _globals['_CONNECT']._serialized_end=483
+  _globals['_PREPARE']._serialized_start=485
+  _globals['_PREPARE']._serialized_end=591
+  _globals['_RUN']._serialized_start=593
+  _globals['_RUN']._serialized_end=598
+  _globals['_STOP']._serialized_start=600
+  _globals['_STOP']._serialized_end=627
+  _globals['_ABORT']._serialized_start=629
+  _globals['_ABORT']._serialized_end=636
+  _globals['_LEAVE']._serialized_start=638
+  _globals['_LEAVE']._serialized_end=645
+  _globals['_RELOAD']._serialized_start=647
+  _globals['_RELOAD']._serialized_end=746
+  _globals['_REPORT']._serialized_start=749
+  _globals['_REPORT']._serialized_end=905
+  _globals['_JOIN']._serialized_start=907
+  _globals['_JOIN']._serialized_end=954
+  _globals['_HOLDING']._serialized_start=957
+  _globals['_HOLDING']._serialized_end=1202
+  _globals['_FAILURE']._serialized_start=1204
+  _globals['_FAILURE']._serialized_end=1303
 # @@protoc_insertion_point(module_scope)

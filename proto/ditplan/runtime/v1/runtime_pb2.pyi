@@ -33,6 +33,7 @@ class Command(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     ABORT_FIELD_NUMBER: _builtins.int
     LEAVE_FIELD_NUMBER: _builtins.int
+    RELOAD_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """The answer names it."""
     @_builtins.property
@@ -47,6 +48,8 @@ class Command(_message.Message):
     def abort(self) -> Global___Abort: ...
     @_builtins.property
     def leave(self) -> Global___Leave: ...
+    @_builtins.property
+    def reload(self) -> Global___Reload: ...
     def __init__(
         self,
         *,
@@ -57,12 +60,13 @@ class Command(_message.Message):
         stop: Global___Stop | None = ...,
         abort: Global___Abort | None = ...,
         leave: Global___Leave | None = ...,
+        reload: Global___Reload | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "command", b"command", "connect", b"connect", "leave", b"leave", "prepare", b"prepare", "run", b"run", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "command", b"command", "connect", b"connect", "leave", b"leave", "prepare", b"prepare", "reload", b"reload", "run", b"run", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "command", b"command", "connect", b"connect", "leave", b"leave", "number", b"number", "prepare", b"prepare", "run", b"run", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "command", b"command", "connect", b"connect", "leave", b"leave", "number", b"number", "prepare", b"prepare", "reload", b"reload", "run", b"run", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["connect", "prepare", "run", "stop", "abort", "leave"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["connect", "prepare", "run", "stop", "abort", "leave", "reload"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -192,6 +196,35 @@ class Leave(_message.Message):
 Global___Leave: _TypeAlias = Leave  # noqa: Y015
 
 @_typing.final
+class Reload(_message.Message):
+    """Load the model anew, to hold this. Its answer says what is held then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    TP_SIZE_FIELD_NUMBER: _builtins.int
+    EXTRA_PARALLEL_MODULES_FIELD_NUMBER: _builtins.int
+    tp_size: _builtins.int
+    @_builtins.property
+    def placement(self) -> _plan_pb2.Placement: ...
+    @_builtins.property
+    def extra_parallel_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        placement: _plan_pb2.Placement | None = ...,
+        tp_size: _builtins.int = ...,
+        extra_parallel_modules: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_parallel_modules", b"extra_parallel_modules", "placement", b"placement", "tp_size", b"tp_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reload: _TypeAlias = Reload  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
     """What a rank tells rank 0. An empty one keeps the line alive."""
 
@@ -269,15 +302,26 @@ class Holding(_message.Message):
     EXTRA_PARALLEL_MODULES_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    COMPILED_FIELD_NUMBER: _builtins.int
+    OFFLOADED_FIELD_NUMBER: _builtins.int
+    ATTENTION_BACKENDS_FIELD_NUMBER: _builtins.int
     checkpoint_digest: _builtins.str
     """Of the checkpoint's configs, and of the headers and samples of its weights."""
     world_size: _builtins.int
     tp_size: _builtins.int
     dtype: _builtins.str
+    compiled: _builtins.bool
     @_builtins.property
     def extra_parallel_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def placement(self) -> _plan_pb2.Placement: ...
+    @_builtins.property
+    def offloaded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def attention_backends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -287,10 +331,14 @@ class Holding(_message.Message):
         extra_parallel_modules: _abc.Iterable[_builtins.str] | None = ...,
         dtype: _builtins.str = ...,
         versions: _abc.Iterable[_builtins.str] | None = ...,
+        placement: _plan_pb2.Placement | None = ...,
+        compiled: _builtins.bool = ...,
+        offloaded: _abc.Iterable[_builtins.str] | None = ...,
+        attention_backends: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_digest", b"checkpoint_digest", "dtype", b"dtype", "extra_parallel_modules", b"extra_parallel_modules", "tp_size", b"tp_size", "versions", b"versions", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_backends", b"attention_backends", "checkpoint_digest", b"checkpoint_digest", "compiled", b"compiled", "dtype", b"dtype", "extra_parallel_modules", b"extra_parallel_modules", "offloaded", b"offloaded", "placement", b"placement", "tp_size", b"tp_size", "versions", b"versions", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
