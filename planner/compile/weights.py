@@ -35,6 +35,7 @@ class QuantizedLayers:
     for the reason given.
     """
 
+    component: str
     name: str
     count: int
     quant_type: str
@@ -68,7 +69,7 @@ def quantized_layers(
             name = f"{listed.name}.*.{linear.name}"
             for (kind, reason), count in found.items():
                 times = count if by_block else listed.num_blocks
-                yield QuantizedLayers(name, times, kind, reason, inputs, outputs)
+                yield QuantizedLayers(target.name, name, times, kind, reason, inputs, outputs)
 
 
 def _decision(
