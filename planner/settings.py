@@ -18,6 +18,10 @@ class Timing:
     cancel_window: float = 5.0
     # Without a step for so long, an executor is stuck, however well it sends heartbeats.
     max_step_seconds: float = 1800.0
+    # On top of it before the first step of a run for which an executor loads its model anew.
+    max_reload_seconds: float = 1800.0
+    # How long work waits for an executor that would load its model anew for it and has other work.
+    reload_patience: float = 60.0
     # How long an executor counts as connected after its last call.
     connected_grace: float = 3.0
     max_queue_seconds: float = 3600.0
