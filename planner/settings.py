@@ -20,7 +20,8 @@ class Timing:
     max_step_seconds: float = 1800.0
     # On top of it before the first step of a run for which an executor loads its model anew.
     max_reload_seconds: float = 1800.0
-    # How long work waits for an executor that would load its model anew for it and has other work.
+    # How long newer work may overtake work for which an executor would load its model anew, and how
+    # long it keeps what it loaded while that has work.
     reload_patience: float = 60.0
     # How long an executor counts as connected after its last call.
     connected_grace: float = 3.0

@@ -49,9 +49,9 @@ def lacks(placement: Placement, device: str) -> list[str]:
 
 def hindrances(needed: Requirement, offer: Offer) -> list[str]:
     """What the executor could not do even if it loaded its model anew, in words."""
-    found = lacks(needed.placement, offer.device)
-    if offer.offered.world_size % needed.tp_size:
-        found.append(f"tp_size {needed.tp_size} does not divide its {offer.offered.world_size}")
+    found, ranks = lacks(needed.placement, offer.device), offer.offered.world_size
+    if ranks % needed.tp_size:
+        found.append(f"tp_size {needed.tp_size} does not divide its {ranks} ranks")
     return found
 
 

@@ -21,9 +21,10 @@ def next_work(
     """The oldest work that meets what the executor holds; without any, what it would reload for.
 
     ``others`` are the other connected executors, busy or not: work that one of them could do as it
-    is waits for that one. Once other work has waited for ``patience`` seconds, and the executor has
-    held what it holds for as long, that work goes first: the one bound keeps a placement from being
-    forgotten, the other keeps an executor from doing nothing but reload where both queues are long.
+    is waits for that one. Once work to reload for has waited for ``patience`` seconds, and the
+    executor has held what it holds for as long, age alone decides: the one bound keeps a placement
+    from being forgotten, the other keeps an executor from doing little but reload where the queues
+    of several placements are long.
     """
     own = [each for each in waiting if each.key in offer.keys]
     elsewhere = [
@@ -34,7 +35,7 @@ def next_work(
         and could_reload(requirement_of(each.key), offer)
     ]
     overdue = [each for each in elsewhere if each.seconds >= patience <= held_seconds]
-    return _oldest(overdue or own or elsewhere)
+    return _oldest([*own, *overdue] or elsewhere)
 
 
 def _oldest(waiting: Sequence[Waiting]) -> Waiting | None:

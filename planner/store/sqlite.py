@@ -29,7 +29,7 @@ _LEASES = (
     "FROM leases l JOIN generations g USING (generation)"
 )
 # One look into the index a key, however many generations are queued.
-_WAITING = """
+WAITING = """
 WITH RECURSIVE keys (key) AS (
   SELECT min(requirement) FROM generations WHERE state = 1
   UNION ALL
@@ -38,6 +38,16 @@ WITH RECURSIVE keys (key) AS (
 )
 SELECT key, number, queue_time FROM keys JOIN generations ON number =
   (SELECT min(number) FROM generations WHERE state = 1 AND requirement = key)
+"""
+TAKE = """
+UPDATE generations
+SET state = ?, attempt = attempt + 1, executor = ?, steps_done = 0,
+  start_time = coalesce(start_time, ?)
+WHERE number = (
+  SELECT min(oldest) FROM (
+    SELECT (SELECT min(number) FROM generations WHERE state = 1 AND requirement = value) AS oldest
+    FROM json_each(?)))
+RETURNING generation, attempt
 """
 
 
@@ -150,7 +160,7 @@ class SqliteStore:
         now = self._clock()
         return [
             Waiting(row["key"], row["number"], now - row["queue_time"])
-            for row in self._db.execute(_WAITING)
+            for row in self._db.execute(WAITING)
         ]
 
     def take(
@@ -158,11 +168,7 @@ class SqliteStore:
     ) -> Lease | None:
         with self._transaction():
             row = self._db.execute(
-                "UPDATE generations SET state = ?, attempt = attempt + 1, executor = ?, "
-                "steps_done = 0, start_time = coalesce(start_time, ?) WHERE number = "
-                "(SELECT min(oldest) FROM (SELECT (SELECT min(number) FROM generations "
-                "WHERE state = 1 AND requirement = value) AS oldest FROM json_each(?))) "
-                "RETURNING generation, attempt",
+                TAKE,
                 (State.RUNNING.value, executor.name, self._clock(), json.dumps(list(keys))),
             ).fetchone()
             if row is None:
