@@ -63,8 +63,10 @@ async def test_what_is_held_goes_first_and_then_the_oldest_that_a_reload_would_s
 async def test_work_reaches_a_waiting_executor_that_has_to_reload_at_once(
     settings: Settings,
 ) -> None:
+    # So long that it does not look again by itself.
+    timing = replace(settings.timing, connected_grace=20.0)
     async with (
-        Planner(settings) as planner,
+        Planner(replace(settings, timing=timing)) as planner,
         Client(planner.address) as client,
         Executor(planner.address, allow_reload=True) as executor,
         asking(executor) as [acquiring],
@@ -81,6 +83,23 @@ async def test_work_reaches_a_waiting_executor_that_has_to_reload_at_once(
         async for first in client.generations.WatchGeneration(watch):
             assert list(first.event.planned.diagnostics) == [hint]
             break
+
+
+async def test_a_plan_is_made_for_the_executors_that_would_reload_for_it(
+    settings: Settings,
+) -> None:
+    config = f"{INT8}\nparallelism_config: {{ulysses_size: auto}}"
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address, "four", world_size=4) as four,
+        Executor(planner.address, "two", world_size=2, allow_reload=True) as two,
+        asking(four, two) as [_, acquiring],
+    ):
+        created = await client.create(config=config)
+        assert created.plan.program.topology.ulysses_size == 2
+        assert created.plan.estimate.cost.dtype == "float32", "that of the executor"
+        assert (await acquiring).generation == created.name
 
 
 async def test_neither_placement_starves_and_reloads_are_apart(settings: Settings) -> None:
