@@ -19,7 +19,11 @@ _MAX_GROUPS = 8
 _MAX_NAMES = 8
 # The message of a status is cut behind 600 bytes.
 _MAX_TEXT = 480
-_MAX_PART = 100
+_MAX_PART = 160
+_MAX_MODEL = 80
+# Of one executor: in a sentence, and in a list.
+_MAX_JOINED = 4
+_MAX_WORDS = 16
 
 
 def why_none_matches(needed: Requirement, offers: Sequence[Offer]) -> str | None:
@@ -37,7 +41,7 @@ def why_none_matches(needed: Requirement, offers: Sequence[Offer]) -> str | None
         head = "no connected executor matches: "
     else:
         plural = "s" if count > 1 else ""
-        name = _cut(needed.model)
+        name = _cut(needed.model, _MAX_MODEL)
         head = f"model {name!r} is not served by any of {count} connected executor{plural}: "
     parts = []
     for differs, lacking, group in _groups(needed, offers):
@@ -67,13 +71,15 @@ def reload_hint(needed: Requirement, offers: Sequence[Offer]) -> Diagnostic | No
 
 
 def words(needed: Requirement, offer: Offer) -> list[str]:
-    """Everything in which an executor differs, a text each."""
+    """In what an executor differs, a text each; the last counts those that are too many."""
     found = differences(needed, offer)
     texts = [
         f"the plan wants {_cut(each.wants)}, it {_verb([offer], [each])} {_cut(each.has)}"
         for each in found
     ]
-    return texts + (_lacking(needed, offer) if found else [])
+    texts += _lacking(needed, offer) if found else []
+    left = len(texts) - _MAX_WORDS
+    return texts if left <= 0 else [*texts[:_MAX_WORDS], f"and {left} more differences"]
 
 
 _Group = tuple[list[Difference], list[str], list[Offer]]
@@ -103,11 +109,10 @@ def _lacking(needed: Requirement, offer: Offer) -> list[str]:
 
 
 def _bounded(parts: Sequence[tuple[str, int]], room: int) -> str:
-    """As many texts as there is room for, the first at least, and how many executors are left."""
-    shown: list[str] = []
-    for text, _ in parts[:_MAX_GROUPS]:
-        room -= len(text.encode()) + 2
-        if shown and room < 0:
+    """As many texts as there is room for, and how many executors are left."""
+    shown = [_cut(parts[0][0], room)]
+    for text, _ in parts[1:_MAX_GROUPS]:
+        if len("; ".join([*shown, text])) > room:
             break
         shown.append(text)
     left = sum(count for _, count in parts[len(shown) :])
@@ -134,12 +139,17 @@ def _names(group: Sequence[Offer]) -> str:
 
 
 def _wants(differs: Sequence[Difference]) -> str:
-    return " and ".join(_cut(difference.wants) for difference in differs)
+    return _and([difference.wants for difference in differs])
 
 
 def _has(differs: Sequence[Difference]) -> str:
-    return " and ".join(_cut(difference.has) for difference in differs)
+    return _and([difference.has for difference in differs])
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_PART else f"{text[: _MAX_PART - 1]}…"
+def _and(texts: Sequence[str]) -> str:
+    more = [f"{len(texts) - _MAX_JOINED} more"] if len(texts) > _MAX_JOINED else []
+    return " and ".join([*map(_cut, texts[:_MAX_JOINED]), *more])
+
+
+def _cut(text: str, length: int = _MAX_PART) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

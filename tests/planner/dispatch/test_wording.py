@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from planner.compile.plan import Placement
+from planner.compile.plan import Placement, PrecisionRule
 from planner.diagnostics import Severity
 from planner.dispatch.matching import Offer, Requirement
 from planner.dispatch.wording import reload_hint, why_none_matches, words
@@ -93,6 +93,26 @@ def test_a_refusal_is_bounded_however_many_executors_there_are() -> None:
     long = why_none_matches(replace(INT8, model="m" * 500), offers("n" * 500, "o" * 500))
     assert long is not None
     assert len(long) < 600
+
+
+def test_words_are_bounded_however_much_differs() -> None:
+    rules = tuple(PrecisionRule(f"layer-{i:03}" * 20, "int8_weight_only") for i in range(500))
+    odd = offers("odd", held=replace(FLOAT8, placement=Placement("float8_per_row", (), (), rules)))
+    why = why_none_matches(FLOAT8, odd)
+    assert why is not None
+    assert len(why) < 600
+    found = words(FLOAT8, odd[0])
+    assert len(found) == 17
+    assert found[-1] == "and 485 more differences"
+    assert all(len(each) < 400 for each in found)
+    few = tuple(PrecisionRule(f"l{i}", "int8_weight_only") for i in range(6))
+    held = replace(FLOAT8, placement=Placement("float8_per_row", (), (), few))
+    hint = reload_hint(INT8, offers("odd", held=held, reload=True))
+    assert hint is not None
+    assert hint.message.endswith(
+        "it holds float8_per_row and layers l0 in int8_weight_only and layers l1 in "
+        "int8_weight_only and layers l2 in int8_weight_only and 3 more"
+    )
 
 
 def test_a_hint_says_who_loads_its_model_anew_and_what_changes() -> None:

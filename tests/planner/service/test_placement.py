@@ -20,6 +20,7 @@ from tests.planner.service.peers import (
     Executor,
     asking,
     create_request,
+    executor_message,
     refused,
 )
 
@@ -344,6 +345,23 @@ async def test_a_compiled_plan_comes_with_who_could_run_it(settings: Settings) -
             ]
         await asyncio.sleep(settings.timing.connected_grace + 0.2)
         assert await executors() == [], "who is connected is no part of what is kept"
+
+
+async def test_of_many_executors_the_first_by_name_are_listed(settings: Settings) -> None:
+    timing = replace(settings.timing, connected_grace=20.0)
+    async with (
+        Planner(replace(settings, timing=timing)) as planner,
+        Client(planner.address) as client,
+    ):
+        for i in reversed(range(66)):
+            message = executor_message(f"e{i:02}")
+            request = dispatch_pb2.AcquireLeaseRequest(executor=message)
+            await client.dispatch.AcquireLease(request)
+        response = await client.planner.CompilePlan(planner_pb2.CompilePlanRequest(model=MODEL))
+        assert [each.executor for each in response.executors] == [f"e{i:02}" for i in range(64)]
+        refusal = await refused(client.generations.CreateGeneration(create_request(config=INT8)))
+        assert "the 66 connected executors hold float32 (e00, e01, " in refusal.message
+        assert "e07 and 58 more); queue_without_executor would queue it" in refusal.message
 
 
 async def test_a_restarted_planner_knows_what_queued_work_needs(settings: Settings) -> None:
