@@ -25,6 +25,9 @@ class Timing:
     reload_patience: float = 60.0
     # How long an executor counts as connected after its last call.
     connected_grace: float = 3.0
+    # After a start, until no executor has to load its model anew for want of one that is yet to
+    # come back: they dial at least every 5 s.
+    return_window: float = 6.0
     max_queue_seconds: float = 3600.0
     max_acquire_wait: float = 60.0
     stop_grace: float = 5.0

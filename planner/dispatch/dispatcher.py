@@ -57,6 +57,7 @@ class Dispatcher:
         self._shutdown = shutdown
         self._timing = timing
         self._limits = limits
+        self._reloads_from = time.monotonic() + timing.return_window
 
     async def acquire(
         self, executor: executor_pb2.Executor, offer: Offer, wait_seconds: float
@@ -108,7 +109,7 @@ class Dispatcher:
         return lease
 
     def _next_keys(self, offer: Offer) -> Collection[str]:
-        if not offer.allow_reload:
+        if not offer.allow_reload or time.monotonic() < self._reloads_from:
             return offer.keys
         work = next_work(
             offer,

@@ -364,6 +364,27 @@ async def test_of_many_executors_the_first_by_name_are_listed(settings: Settings
         assert "e07 and 58 more); queue_without_executor would queue it" in refusal.message
 
 
+async def test_a_planner_that_starts_gives_executors_time_to_come_back(
+    settings: Settings,
+) -> None:
+    settings = replace(settings, timing=replace(settings.timing, return_window=1.0))
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        first = await client.create(queue=True, config=INT8)
+        second = await client.create(queue=True, config=INT8)
+        plain = await client.create(queue=True)
+    async with (
+        Planner(settings) as planner,
+        Executor(planner.address, "early", allow_reload=True) as early,
+        Executor(planner.address, "holder") as holder,
+    ):
+        holder.message.placement.CopyFrom(first.plan.program.placement)
+        assert await serve(early) == plain.name, "what it holds it takes"
+        assert await early.acquire(wait=0.2) is None
+        assert await serve(holder) == first.name
+        await holder.die()
+        assert await serve(early) == second.name
+
+
 async def test_a_restarted_planner_knows_what_queued_work_needs(settings: Settings) -> None:
     async with Planner(settings) as planner, Client(planner.address) as client:
         created = await client.create(queue=True, config=INT8)
