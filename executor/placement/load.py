@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,16 +19,20 @@ from executor.placement.device import (
     device_name,
 )
 from executor.placement.errors import PlacementError
+from executor.placement.hub import resolve
+from executor.placement.pipeline import read_pipeline
 from executor.placement.quiet import silence_libraries
 from executor.placement.split import WHOLE, Share
 
 SOFTWARE = ("ditplan", "torch", "diffusers", "transformers")
-TRUE = ("1", "ON", "YES", "TRUE")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPipeline:
-    """A pipeline that holds its placement until the process ends."""
+    """A pipeline that holds its placement until the process ends.
+
+    ``unused`` says which of the stored weights it has no use for.
+    """
 
     pipeline: Any
     checkpoint: Checkpoint
@@ -39,6 +42,7 @@ class LoadedPipeline:
     dtype: str
     versions: tuple[str, ...]
     share: Share = WHOLE
+    unused: tuple[str, ...] = ()
 
 
 def load(
@@ -48,9 +52,13 @@ def load(
     device: DeviceChoice = DeviceChoice.AUTO,
     dtype: DtypeChoice = DtypeChoice.AUTO,
     device_index: int = 0,
+    revision: str | None = None,
+    variant: str | None = None,
     share: Share = WHOLE,
 ) -> LoadedPipeline:
-    """Loads a diffusers checkpoint directory, or a hub name.
+    """Loads a diffusers checkpoint directory, or a hub name, of which ``revision`` pins a state.
+
+    Of a ``variant``, such as fp16, is every component that has weights of it.
 
     Only safetensors weights are read and no code of the checkpoint is run. On the CPU two loads
     of one checkpoint compute bit-equal results.
@@ -61,11 +69,10 @@ def load(
     target = choose_device(device, device_index)
     precision = choose_dtype(dtype, target)
     silence_libraries()
-    directory = resolve(model)
-    found = checkpoint.inspect(directory)
+    directory = resolve(model, revision=revision, variant=variant)
+    found = checkpoint.inspect(directory, variant)
     _refuse_unsupported(found)
-    pipeline = _from_pretrained(found, precision)
-    _refuse_missing_weights(pipeline, found)
+    pipeline, unused = read_pipeline(found, precision)
     if share != WHOLE:
         share.split(pipeline)
     if target.type == "cpu":
@@ -83,32 +90,8 @@ def load(
         dtype=str(precision).removeprefix("torch."),
         versions=tuple(f"{name} {version(name)}" for name in SOFTWARE),
         share=share,
+        unused=unused,
     )
-
-
-def resolve(model: str) -> Path:
-    """The real directory of a model: itself, or where the hub's cache keeps it.
-
-    Raises:
-        PlacementError: neither a directory nor a hub name that can be had.
-    """
-    path = Path(model)
-    if path.is_dir():
-        return path.resolve()
-    if path.is_absolute() or model.startswith(".") or model.count("/") != 1:
-        raise PlacementError(f"{model}: no such directory")
-    from diffusers import DiffusionPipeline
-
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE
-    try:
-        return Path(
-            DiffusionPipeline.download(model, use_safetensors=True, local_files_only=offline)
-        )
-    except Exception as error:
-        raise PlacementError(
-            f"{model}: neither a directory nor a model that the hub gives"
-            f"{' offline' if offline else ''}: {_first_line(error)}"
-        ) from error
 
 
 def _refuse_unsupported(found: Checkpoint) -> None:
@@ -124,55 +107,9 @@ def _refuse_unsupported(found: Checkpoint) -> None:
         )
 
 
-def _from_pretrained(found: Checkpoint, dtype: torch.dtype) -> Any:
-    from diffusers import DiffusionPipeline
-
-    from executor.placement.processor import PictureProcessor
-
-    directory = found.directory
-    try:
-        processors = {
-            name: PictureProcessor.from_pretrained(str(directory / name), local_files_only=True)
-            for name, class_name in found.classes.items()
-            if class_name == "Qwen2VLProcessor"
-        }
-        return DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            str(directory), dtype=dtype, use_safetensors=True, local_files_only=True, **processors
-        )
-    except Exception as error:
-        # Whatever a library raises here is about the checkpoint: there is nothing else yet.
-        raise PlacementError(
-            f"{directory}: cannot be loaded: {type(error).__name__}: {_first_line(error)}"
-        ) from error
-
-
-def _refuse_missing_weights(pipeline: Any, found: Checkpoint) -> None:
-    """Diffusers fills missing weights with random ones and only warns.
-
-    Text encoders are left out: transformers ties and renames weights while loading.
-    """
-    from diffusers import ModelMixin
-
-    for component, stored in found.tensors.items():
-        module = getattr(pipeline, component, None)
-        if not isinstance(module, torch.nn.Module) or not isinstance(module, ModelMixin):
-            continue
-        missing = sorted(module.state_dict().keys() - stored)
-        if missing:
-            raise PlacementError(
-                f"{found.directory / component}: {len(missing)} weights are missing, "
-                f"e.g. {missing[0]}"
-            )
-
-
 def _own_memory(pipeline: Any) -> None:
     """Copies memory-mapped weights: their alignment changes the last bits of matrix products."""
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             for tensor in (*component.parameters(), *component.buffers()):
                 tensor.data = tensor.data.clone()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
