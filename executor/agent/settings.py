@@ -29,6 +29,10 @@ class Settings:
     tp_size: int
     extra_parallel_modules: tuple[str, ...]
     rank_timeout: float
+    revision: str | None = None
+    variant: str | None = None
+    lora: str | None = None
+    lora_scale: float = 1.0
 
     def log(self) -> FilteringBoundLogger:
         """For whatever this process logs."""
@@ -52,8 +56,14 @@ class Settings:
             device=DeviceChoice(self.device),
             dtype=DtypeChoice(self.dtype),
             device_index=self.seat.local_rank,
+            revision=self.revision,
+            variant=self.variant,
+            lora=self.lora,
+            lora_scale=self.lora_scale,
             share=Share(self.seat.rank, self.seat.size, self.tp_size, self.extra_parallel_modules),
         )
+        for weights in loaded.unused:
+            log.warning("weights_unused", weights=weights)
         log.info(
             "model_loaded",
             model=loaded.served_name,

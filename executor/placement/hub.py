@@ -9,6 +9,9 @@ from pathlib import Path
 from executor.placement.errors import PlacementError, one_line
 from executor.placement.weights import VARIANT
 
+# What diffusers writes, and what else may be one.
+ADAPTER = "pytorch_lora_weights.safetensors"
+ADAPTERS = ".safetensors"
 TRUE = ("1", "ON", "YES", "TRUE")
 
 
@@ -50,6 +53,41 @@ def resolve(model: str, *, revision: str | None = None, variant: str | None = No
         ) from error
 
 
+def resolve_adapter(lora: str) -> Path:
+    """The one file of an adapter: itself, that of a directory, or of a repository on the hub.
+
+    On the hub it is NAMESPACE/REPOSITORY, with /FILE behind where there are several.
+
+    Raises:
+        PlacementError: there is no such file, or more than one.
+    """
+    path = Path(lora)
+    if path.is_file():
+        return path.absolute()
+    if path.is_dir():
+        return path.absolute() / _only(lora, [file.name for file in path.iterdir()])
+    repository, file = "/".join(lora.split("/")[:2]), "/".join(lora.split("/")[2:])
+    if not is_hub_name(repository) or (file and not file.endswith(ADAPTERS)):
+        raise PlacementError(f"--lora {lora}: no such file or directory")
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    offline = is_offline()
+    try:
+        if not file and offline:
+            kept = Path(snapshot_download(repository, local_files_only=True))
+            file = _only(lora, [path.name for path in kept.iterdir()])
+        elif not file:
+            file = _only(lora, HfApi().list_repo_files(repository))
+        return Path(hf_hub_download(repository, file, local_files_only=offline))
+    except PlacementError:
+        raise
+    except Exception as error:
+        raise PlacementError(
+            f"--lora {lora}: neither a file nor an adapter that the hub gives"
+            f"{' offline' if offline else ''}: {reason(error)}"
+        ) from error
+
+
 def is_hub_name(model: str) -> bool:
     return not (Path(model).is_absolute() or model.startswith(".") or model.count("/") != 1)
 
@@ -77,6 +115,17 @@ def reason(error: BaseException) -> str:
             return "there is no such revision"
         cause = cause.__cause__ or cause.__context__
     return one_line(error)
+
+
+def _only(lora: str, names: list[str]) -> str:
+    files = sorted(name for name in names if name.endswith(ADAPTERS))
+    if ADAPTER in files:
+        return ADAPTER
+    if not files:
+        raise PlacementError(f"--lora {lora}: no file *{ADAPTERS}")
+    if len(files) > 1:
+        raise PlacementError(f"--lora {lora}: several files, name one: {', '.join(files)}")
+    return files[0]
 
 
 def _at(revision: str | None) -> str:

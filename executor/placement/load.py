@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from executor.placement.device import (
     device_name,
 )
 from executor.placement.errors import PlacementError
-from executor.placement.hub import resolve
+from executor.placement.hub import resolve, resolve_adapter
+from executor.placement.lora import Adapter, fuse, inspect_adapter
 from executor.placement.pipeline import read_pipeline
 from executor.placement.quiet import silence_libraries
 from executor.placement.split import WHOLE, Share
@@ -54,11 +55,14 @@ def load(
     device_index: int = 0,
     revision: str | None = None,
     variant: str | None = None,
+    lora: str | None = None,
+    lora_scale: float = 1.0,
     share: Share = WHOLE,
 ) -> LoadedPipeline:
     """Loads a diffusers checkpoint directory, or a hub name, of which ``revision`` pins a state.
 
-    Of a ``variant``, such as fp16, is every component that has weights of it.
+    Of a ``variant``, such as fp16, is every component that has weights of it. ``lora`` is fused
+    into them, so what is served needs a name of its own.
 
     Only safetensors weights are read and no code of the checkpoint is run. On the CPU two loads
     of one checkpoint compute bit-equal results.
@@ -72,7 +76,13 @@ def load(
     directory = resolve(model, revision=revision, variant=variant)
     found = checkpoint.inspect(directory, variant)
     _refuse_unsupported(found)
+    adapter = None if lora is None else Adapter(resolve_adapter(lora), lora_scale)
+    if adapter is not None:
+        inspect_adapter(adapter, found)
+        found = replace(found, adapter=adapter.digest)
     pipeline, unused = read_pipeline(found, precision)
+    if adapter is not None:
+        fuse(pipeline, adapter)
     if share != WHOLE:
         share.split(pipeline)
     if target.type == "cpu":
