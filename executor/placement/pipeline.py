@@ -19,11 +19,12 @@ def read_pipeline(found: Checkpoint, dtype: torch.dtype) -> tuple[Any, tuple[str
     Raises:
         PlacementError: a library cannot load it, or would have made weights up.
     """
-    from diffusers import DiffusionPipeline
+    import diffusers
 
     from executor.placement.processor import PictureProcessor
 
-    taken = _taken(found)
+    kind = getattr(diffusers, found.pipeline_class)
+    taken = _taken(kind, found)
     parts: dict[str, Any] = {}
     unused = []
     for name in found.weights:
@@ -39,9 +40,8 @@ def read_pipeline(found: Checkpoint, dtype: torch.dtype) -> tuple[Any, tuple[str
                 parts[name] = PictureProcessor.from_pretrained(
                     str(found.directory / name), local_files_only=True
                 )
-        pipeline = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            str(found.directory), local_files_only=True, **parts
-        )
+        # Of its own class: the base class would load some of the parts a second time.
+        pipeline = kind.from_pretrained(str(found.directory), local_files_only=True, **parts)
     except Exception as error:
         raise _cannot_load(found.directory, error) from error
     return pipeline, tuple(unused)
@@ -79,11 +79,8 @@ def _read_model(found: Checkpoint, name: str, dtype: torch.dtype) -> tuple[Any, 
     return model, sorted(report["unexpected_keys"])
 
 
-def _taken(found: Checkpoint) -> set[str]:
+def _taken(kind: Any, found: Checkpoint) -> set[str]:
     """What the pipeline class takes; what it cannot do without is there."""
-    import diffusers
-
-    kind = getattr(diffusers, found.pipeline_class)
     parameters = inspect.signature(kind).parameters
     for name, parameter in parameters.items():
         needed = parameter.default is parameter.empty and name not in kind._optional_components
