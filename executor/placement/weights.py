@@ -17,6 +17,7 @@ from executor.placement.files import read_json, refuse_pointer
 # single file where both are there.
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 INDEX_FIRST = {"diffusers": True, "transformers": False}
+SUFFIX = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 VARIANT = r"[A-Za-z0-9_-]+"
 # Of a safetensors file: the length of its header, and what is looked at of its data.
@@ -118,8 +119,9 @@ def _shards(path: Path) -> tuple[Path, ...]:
 
 
 def _require_beside(index: Path, name: Any) -> None:
-    if not isinstance(name, str) or name != Path(name).name:
-        raise PlacementError(f"{index}: {name!r} is no name of a file beside it")
+    plain = isinstance(name, str) and name == Path(name).name and name.endswith(SUFFIX)
+    if not plain:
+        raise PlacementError(f"{index}: {name!r} is no name of a file *{SUFFIX} beside it")
 
 
 def _instead(directory: Path, library: str) -> str:
