@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
@@ -19,11 +20,8 @@ from executor.placement.traced import traced, unused
 from executor.placement.weights import tensor_names
 
 NAME = "adapter"
-# How diffusers spells the two factors, today and before; a bias goes with the second one.
-FACTOR = re.compile(
-    r"(?P<module>.+?)\.(?:(?P<down>lora_A|lora\.down|lora_down|lora_linear_layer\.down)\.weight"
-    r"|(?P<up>lora_B|lora\.up|lora_up|lora_linear_layer\.up)\.weight|lora_B\.bias)"
-)
+# The two factors of a layer; a bias goes with the second one.
+FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?:(?P<factor>[AB])\.weight|B\.bias)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,37 +80,58 @@ def _require_fit(pipeline: Any, adapter: Adapter) -> list[str]:
     """The components that the file has weights for. Diffusers passes over what does not fit."""
     stored = traced(adapter.file)
     try:
-        converted = pipeline.lora_state_dict(dict(stored))
+        converted = _of_peft(pipeline, pipeline.lora_state_dict(dict(stored)))
     except Exception as error:
         raise _misfit(
             adapter, f"no LoRA for {type(pipeline).__name__}: {one_line(error)}"
         ) from error
     factors: dict[str, dict[str, Tensor]] = {}
-    strange = []
+    strange = unused(stored, converted)
     for key, tensor in converted.items():
         match = FACTOR.fullmatch(key)
-        module = match and _module(pipeline, match["module"])
-        if not match or module is None:
+        if not match or _layer(pipeline, match["layer"]) is None:
             strange.append(key)
-        elif match["down"] or match["up"]:
-            pair = factors.setdefault(match["module"], {})
-            pair["down" if match["down"] else "up"] = tensor
-    strange += unused(stored, converted)
+        elif match["factor"]:
+            factors.setdefault(match["layer"], {})[match["factor"]] = tensor
     if strange:
         raise _misfit(
             adapter,
             f"{len(strange)} of its tensors do not belong to {type(pipeline).__name__}, "
-            f"e.g. {sorted(strange)[0]}",
+            f"e.g. {min(strange)}",
         )
+    if not factors:
+        raise _misfit(adapter, "no tensors")
     for name, pair in factors.items():
         _require_shapes(pipeline, adapter, name, pair)
     return sorted({name.partition(".")[0] for name in factors})
 
 
+def _of_peft(pipeline: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By the names that peft has for them, as diffusers makes them of its own older ones."""
+    from transformers import PreTrainedModel
+
+    layouts: Any = import_module("diffusers.utils.state_dict_utils")
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        component, _, name = key.partition(".")
+        parts.setdefault(component, {})[name] = tensor
+    for component, part in parts.items():
+        if isinstance(getattr(pipeline, component, None), PreTrainedModel):
+            part = layouts.convert_state_dict_to_diffusers(part)
+            parts[component] = layouts.convert_state_dict_to_peft(part)
+        elif "lora_A" not in next(iter(part)):
+            parts[component] = layouts.convert_unet_state_dict_to_peft(part)
+    return {
+        f"{component}.{name}": tensor
+        for component, part in parts.items()
+        for name, tensor in part.items()
+    }
+
+
 def _require_shapes(pipeline: Any, adapter: Adapter, name: str, pair: Mapping[str, Tensor]) -> None:
     if len(pair) < 2:
         raise _misfit(adapter, f"{name} has only one of its two factors")
-    down, up, weight = pair["down"].shape, pair["up"].shape, _module(pipeline, name).weight.shape
+    down, up, weight = pair["A"].shape, pair["B"].shape, _layer(pipeline, name).weight.shape
     if down[0] != up[1] or (up[0], down[1]) != (weight[0], weight[1]):
         raise _misfit(
             adapter,
@@ -120,7 +139,7 @@ def _require_shapes(pipeline: Any, adapter: Adapter, name: str, pair: Mapping[st
         )
 
 
-def _module(pipeline: Any, name: str) -> Any:
+def _layer(pipeline: Any, name: str) -> Any:
     """The layer of that name, None where there is no such one with weights."""
     component, _, path = name.partition(".")
     model = getattr(pipeline, component, None)
