@@ -115,6 +115,12 @@ def _require_variant(directory: Path, classes: dict[str, tuple[str, str]], varia
     for name, (library, class_name) in classes.items():
         if has_weights(class_name) and (directory / name).is_dir():
             there |= variants_of(directory / name, library)
+    older = sorted(directory.glob(f"*/*.safetensors.{variant}.index.json"))
+    if older:
+        raise PlacementError(
+            f"--variant {variant}: {older[0]} is named as older versions of diffusers did; save "
+            f"it anew, with an index *.safetensors.index.{variant}.json"
+        )
     if variant not in there:
         raise PlacementError(
             f"--variant {variant}: {directory} has no such weights, "

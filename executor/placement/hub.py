@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from executor.placement.errors import PlacementError, one_line
-from executor.placement.weights import VARIANT
+from executor.placement.weights import STEMS, VARIANT, variants_among
 
 # What diffusers writes, and what else may be one.
 ADAPTER = "pytorch_lora_weights.safetensors"
@@ -47,6 +47,12 @@ def resolve(model: str, *, revision: str | None = None, variant: str | None = No
             )
         )
     except Exception as error:
+        # What diffusers says to a variant that is nowhere.
+        if variant is not None and isinstance(error, ValueError):
+            raise PlacementError(
+                f"--variant {variant}: {model} has no such weights{_at(revision)}, only "
+                f"{' and '.join(('the plain ones', *sorted(_variants(model, revision))))}"
+            ) from error
         raise PlacementError(
             f"{model}: neither a directory nor a model that the hub gives"
             f"{_at(revision)}{' offline' if is_offline() else ''}: {reason(error)}"
@@ -99,7 +105,9 @@ def is_offline() -> bool:
 def reason(error: BaseException) -> str:
     """Why the hub did not give something: diffusers' words, or what led to them."""
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         GatedRepoError,
+        LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -113,8 +121,22 @@ def reason(error: BaseException) -> str:
             return "there is no such repository, or it needs a token in HF_TOKEN"
         if isinstance(cause, RevisionNotFoundError):
             return "there is no such revision"
+        if isinstance(cause, LocalEntryNotFoundError):
+            return "it is not in the cache" if is_offline() else one_line(cause)
+        if isinstance(cause, EntryNotFoundError):
+            return "there is no such file"
         cause = cause.__cause__ or cause.__context__
     return one_line(error)
+
+
+def _variants(model: str, revision: str | None) -> set[str]:
+    from huggingface_hub import HfApi, get_cached_repo_tree
+
+    if is_offline():
+        names = [file.path for file in get_cached_repo_tree(model, revision=revision)]
+    else:
+        names = HfApi().list_repo_files(model, revision=revision)
+    return variants_among((name.rpartition("/")[2] for name in names), *STEMS.values())
 
 
 def _only(lora: str, names: list[str]) -> str:

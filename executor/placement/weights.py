@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,17 @@ def find_weights(directory: Path, library: str, variant: str | None) -> Weights:
 
 def variants_of(directory: Path, library: str) -> set[str]:
     """E.g. {"fp16"} where there are weights of half the precision beside the plain ones."""
-    stem = STEMS[library]
-    names = re.compile(
-        rf"{stem}\.(?:({VARIANT}?)(?:-\d{{5}}-of-\d{{5}})?\.safetensors"
+    return variants_among((file.name for file in directory.iterdir()), STEMS[library])
+
+
+def variants_among(names: Iterable[str], *stems: str) -> set[str]:
+    """Those of weights that begin with one of the stems."""
+    stem = "|".join(stems)
+    name = re.compile(
+        rf"(?:{stem})\.(?:({VARIANT}?)(?:-\d{{5}}-of-\d{{5}})?\.safetensors"
         rf"|safetensors\.index\.({VARIANT})\.json)"
     )
-    found = (names.fullmatch(file.name) for file in directory.glob(f"{stem}.*"))
+    found = map(name.fullmatch, names)
     return {match[1] or match[2] for match in found if match}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 
+from executor.agent.settings import Settings
 from executor.engine.pipelines import PIPELINES
 from executor.placement.device import DtypeChoice
 from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
+from executor.runtime.seat import Seat
 from tests.executor import tiny
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -132,6 +136,13 @@ def test_a_variant_that_is_nowhere_is_refused_with_those_that_are(doubled: Path)
         load(str(doubled), variant="fp8")
 
 
+def test_the_older_names_of_a_variant_in_shards_are_refused(doubled: Path) -> None:
+    index = doubled / f"transformer/{STEM}.safetensors.index.fp16.json"
+    older = index.rename(index.with_name(f"{STEM}.safetensors.fp16.index.json"))
+    with pytest.raises(PlacementError, match=f"{older} is named as older versions"):
+        load(str(doubled), variant="fp16")
+
+
 @pytest.mark.parametrize("variant", ["", "fp.*", "../fp16", "fp16.safetensors"])
 def test_a_variant_is_a_part_of_names(doubled: Path, variant: str) -> None:
     with pytest.raises(PlacementError, match="a part of file names"):
@@ -175,3 +186,31 @@ def test_stored_weights_that_no_model_has_are_said(copy: Path, loaded: LoadedPip
         f"{name}: 1 tensors, e.g. more.weight" for name in ("text_encoder_2", "transformer")
     )
     _require_equal(held.pipeline, loaded.pipeline)
+
+
+def test_unused_weights_are_warned_of_and_options_arrive(doubled: Path, tmp_path: Path) -> None:
+    file = doubled / f"vae/{STEM}.safetensors"
+    save_file(load_file(file) | {"more.weight": torch.ones(1)}, file, {"format": "pt"})
+    settings = Settings(
+        planner="",
+        model=str(doubled),
+        name="one",
+        served_name=None,
+        device="cpu",
+        dtype="float32",
+        seat=Seat.of({}, None),
+        tp_size=1,
+        extra_parallel_modules=(),
+        rank_timeout=1,
+        variant="fp16",
+    )
+    with capture_logs() as logged:
+        held = settings.load(settings.log())
+    warned = [entry["weights"] for entry in logged if entry["log_level"] == "warning"]
+    assert warned == ["vae: 1 tensors, e.g. more.weight"]
+    assert held.checkpoint.weights["transformer"].variant == "fp16"
+    with pytest.raises(PlacementError, match="--revision main"):
+        replace(settings, revision="main").load(settings.log())
+    absent = str(tmp_path / "absent.safetensors")
+    with pytest.raises(PlacementError, match=f"--lora {absent}: no such file"):
+        replace(settings, lora=absent).load(settings.log())
