@@ -83,7 +83,9 @@ def _require_fit(pipeline: Any, adapter: Adapter) -> list[str]:
         converted = _of_peft(pipeline, pipeline.lora_state_dict(dict(stored)))
     except Exception as error:
         raise _misfit(
-            adapter, f"no LoRA for {type(pipeline).__name__}: {one_line(error)}"
+            adapter,
+            f"no LoRA that diffusers reads for {type(pipeline).__name__}: "
+            f"{type(error).__name__}: {one_line(error)}",
         ) from error
     factors: dict[str, dict[str, Tensor]] = {}
     strange = unused(stored, converted)

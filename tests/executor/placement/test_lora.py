@@ -196,6 +196,32 @@ def test_other_families_take_adapters(name: str, tmp_path: Path) -> None:
     assert _changed(held, base) == {layer}
 
 
+QWEN = ("QwenImagePipeline", "transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_q")
+WAN = ("WanPipeline", "blocks.0.attn1.to_q", "diffusion_model.blocks.0.self_attn.q")
+
+
+@pytest.mark.parametrize(("name", "layer", "stored"), [QWEN, WAN], ids=["qwen", "wan"])
+def test_the_layouts_of_other_trainers_are_read(
+    tmp_path: Path, name: str, layer: str, stored: str
+) -> None:
+    base = tiny.build(name)
+    base.save_pretrained(tmp_path / "model")
+    factors = _factors(base, f"transformer.{layer}")
+    down, up = factors.values()
+    named = {f"{stored}.lora_down.weight": down, f"{stored}.lora_up.weight": up}
+    file = tmp_path / "style.safetensors"
+    save_file(named, file)
+    held = load(str(tmp_path / "model"), lora=str(file)).pipeline
+    expected = _weight(base, f"transformer.{layer}") + up @ down
+    torch.testing.assert_close(_weight(held, f"transformer.{layer}"), expected, rtol=0, atol=1e-6)
+    if name == "WanPipeline":
+        # Diffusers leaves it out without a warning.
+        norm = "diffusion_model.blocks.0.self_attn.norm_q.diff"
+        save_file(named | {norm: torch.ones(48)}, file)
+        with pytest.raises(PlacementError, match=f"1 of its tensors do not belong .* {norm}"):
+            load(str(tmp_path / "model"), lora=str(file))
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_ranks_share_the_fused_weights(checkpoint: Path, file: Path, rank: int) -> None:
     share = Share(rank, 2, 2)
@@ -305,7 +331,7 @@ def _unknown_of_kohya(factors: dict[str, Tensor]) -> dict[str, Tensor]:
         (_narrow, rf"{QUERY} is \(64, 64\) here, its factors are \(64, 4\) and \(4, 48\)"),
         (_wide, rf"{LAST} is \(64, 320\) here, its factors are \(96, 4\) and \(4, 320\)"),
         (_no_number, "cannot be fused: NaN"),
-        (_unknown_of_kohya, "no LoRA for FluxPipeline|do not belong .*lora_te2"),
+        (_unknown_of_kohya, "no LoRA that diffusers reads|do not belong .*lora_te2"),
         (lambda factors: {}, "no tensors"),
     ],
 )
