@@ -209,6 +209,9 @@ def test_the_layouts_of_other_trainers_are_read(
     factors = _factors(base, f"transformer.{layer}")
     down, up = factors.values()
     named = {f"{stored}.lora_down.weight": down, f"{stored}.lora_up.weight": up}
+    if name == "QwenImagePipeline":
+        named[f"{stored}.alpha"] = torch.tensor(RANK / 2)
+        up = up / 2
     file = tmp_path / "style.safetensors"
     save_file(named, file)
     held = load(str(tmp_path / "model"), lora=str(file)).pipeline
