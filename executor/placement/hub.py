@@ -48,7 +48,7 @@ def resolve(model: str, *, revision: str | None = None, variant: str | None = No
         )
     except Exception as error:
         # What diffusers says to a variant that is nowhere.
-        if variant is not None and isinstance(error, ValueError):
+        if f"`variant={variant}`" in str(error):
             raise PlacementError(
                 f"--variant {variant}: {model} has no such weights{_at(revision)}, only "
                 f"{' and '.join(('the plain ones', *sorted(_variants(model, revision))))}"

@@ -90,6 +90,8 @@ def answers(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Answe
         ("no revision", "resolve", {"model": MODEL, "revision": "nowhere"}),
         ("no variant", "resolve", {"model": MODEL, "variant": "fp8"}),
         ("no model", "resolve", {"model": "tiny/nothing"}),
+        ("no model for a variant", "resolve", {"model": "tiny/nothing", "variant": "fp16"}),
+        ("no name", "resolve", {"model": "tiny/a b", "variant": "fp16"}),
         ("gated", "resolve", {"model": "tiny/gated"}),
         ("of a directory", "resolve", {"model": str(checkpoint), "revision": "main"}),
         ("one adapter", "resolve_adapter", {"lora": "tiny/single"}),
@@ -146,6 +148,8 @@ def test_of_a_variant_the_plain_weights_are_not_fetched(answers: Answers) -> Non
         ("no revision", "tiny/flux: .* at revision nowhere: there is no such revision"),
         ("no variant", "--variant fp8: tiny/flux has no such .* only the plain ones and fp16"),
         ("no model", "tiny/nothing: .*: there is no such repository, or it needs a token"),
+        ("no model for a variant", "tiny/nothing: .*: there is no such repository"),
+        ("no name", "tiny/a b: .*Repo id must"),
         ("gated", "tiny/gated: .*: its licence is to be accepted on the hub, and HF_TOKEN set"),
         ("of a directory", "--revision main: .* is a directory"),
         ("adapters", "--lora tiny/style: several files, name one: one.safetensors, two"),
@@ -177,3 +181,5 @@ def test_what_was_fetched_is_there_offline(answers: Answers) -> None:
     for name in (resolve, resolve_adapter):
         with pytest.raises(PlacementError, match=r"tiny/nothing: .* offline: it is not in the"):
             name("tiny/nothing")
+    with pytest.raises(PlacementError, match=r"tiny/nothing: .* offline: it is not in the"):
+        resolve("tiny/nothing", variant="fp16")
