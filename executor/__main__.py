@@ -27,6 +27,16 @@ MISUSE = 2
 @click.option(
     "--model", required=True, help="A diffusers checkpoint directory, or a name on the hub."
 )
+@click.option(
+    "--revision", metavar="COMMIT_OR_BRANCH", help="Which state of a model on the hub to load."
+)
+@click.option("--variant", metavar="NAME", help="Weights of that variant, e.g. fp16.")
+@click.option(
+    "--lora",
+    metavar="FILE_OR_NAME",
+    help="An adapter to fuse into the weights: a file, a directory or a name on the hub.",
+)
+@click.option("--lora-scale", type=float, help="How much the adapter counts.  [default: 1]")
 @click.option("--served-name", help="The model's name to clients.  [default: its directory]")
 @click.option("--name", help="Unique among executors.  [default: host name and process id]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
@@ -98,6 +108,10 @@ MISUSE = 2
 def main(
     planner: str,
     model: str,
+    revision: str | None,
+    variant: str | None,
+    lora: str | None,
+    lora_scale: float | None,
     served_name: str | None,
     name: str | None,
     device: str,
@@ -130,6 +144,7 @@ def main(
         raise click.UsageError("--plan says what --tp-size and --extra-parallel-modules say")
     if warmup != bool(warmup_resolutions):
         raise click.UsageError("--warmup and --warmup-resolutions go together")
+    _require_name_of_adapted(lora, lora_scale, served_name)
     end_with_launcher()
     tp_size = tp_size or (plan.topology.tp_size if plan else 0) or 1
     seat = _seat(group_size, tp_size)
@@ -172,6 +187,10 @@ def main(
         warmup=warmup_resolutions or (),
         allow_reload=allow_reload,
         verbose=verbose,
+        revision=revision,
+        variant=variant,
+        lora=lora,
+        lora_scale=1.0 if lora_scale is None else lora_scale,
     )
     if seat.rank == 0:
         _lead(settings, _address_of(seat, listen), drain_seconds)
@@ -238,6 +257,16 @@ def _require_address(option: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise click.BadParameter(f"{address!r} is not HOST:PORT", param_hint=option)
+
+
+def _require_name_of_adapted(
+    lora: str | None, lora_scale: float | None, served_name: str | None
+) -> None:
+    """Executors of one name draw the same, so one with an adapter goes by another."""
+    if lora is not None and not served_name:
+        raise click.UsageError("--lora changes the pictures: say by --served-name what is served")
+    if lora is None and lora_scale is not None:
+        raise click.UsageError("--lora-scale without --lora")
 
 
 def _seat(group_size: int | None, tp_size: int) -> Seat:

@@ -57,6 +57,10 @@ class Settings:
     warmup: tuple[Size, ...] = ()
     allow_reload: bool = False
     verbose: bool = False
+    revision: str | None = None
+    variant: str | None = None
+    lora: str | None = None
+    lora_scale: float = 1.0
 
     def log(self) -> FilteringBoundLogger:
         """For whatever this process logs."""
@@ -101,7 +105,13 @@ class Settings:
                 vae=self.vae_cpu_offload,
                 dit_layerwise=self.dit_layerwise_offload,
             ),
+            revision=self.revision,
+            variant=self.variant,
+            lora=self.lora,
+            lora_scale=self.lora_scale,
         )
+        for weights in loaded.unused:
+            log.warning("weights_unused", weights=weights)
         log.info(
             "model_loaded",
             model=loaded.served_name,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,10 @@ from executor.placement.device import (
     device_name,
 )
 from executor.placement.errors import PlacementError
+from executor.placement.hub import resolve, resolve_adapter
+from executor.placement.lora import Adapter, fuse, inspect_adapter
 from executor.placement.offload import RESIDENT, Offload, place
+from executor.placement.pipeline import read_pipeline
 from executor.placement.placement import Placement
 from executor.placement.quantization import (
     NOTHING,
@@ -36,16 +38,16 @@ from executor.placement.quantize import quantize
 from executor.placement.quiet import silence_libraries
 from executor.placement.split import WHOLE, Share
 
-SOFTWARE = ("ditplan", "torch", "diffusers", "transformers")
-TRUE = ("1", "ON", "YES", "TRUE")
+SOFTWARE = ("ditplan", "torch", "torchao", "diffusers", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPipeline:
     """A pipeline and the placement that it holds.
 
-    ``layers``: those of the components that are quantized; ``offloaded``: the components that wait
-    in the host's memory, as a whole or block by block.
+    ``unused`` says which of the stored weights it has no use for. ``layers``: those of the
+    components that are quantized; ``offloaded``: the components that wait in the host's memory, as
+    a whole or block by block.
     """
 
     pipeline: Any
@@ -56,6 +58,7 @@ class LoadedPipeline:
     dtype: str
     versions: tuple[str, ...]
     share: Share = WHOLE
+    unused: tuple[str, ...] = ()
     quantization: Quantization = NOTHING
     layers: tuple[QuantizedLayers, ...] = ()
     compiled: bool = False
@@ -73,12 +76,19 @@ def load(
     device: DeviceChoice = DeviceChoice.AUTO,
     dtype: DtypeChoice = DtypeChoice.AUTO,
     device_index: int = 0,
+    revision: str | None = None,
+    variant: str | None = None,
+    lora: str | None = None,
+    lora_scale: float = 1.0,
     share: Share = WHOLE,
     quantization: Quantization = NOTHING,
     compiled: bool = False,
     offload: Offload = RESIDENT,
 ) -> LoadedPipeline:
-    """Loads a diffusers checkpoint directory, or a hub name.
+    """Loads a diffusers checkpoint directory, or a hub name, of which ``revision`` pins a state.
+
+    Of a ``variant``, such as fp16, is every component that has weights of it. ``lora`` is fused
+    into them, so what is served needs a name of its own.
 
     Only safetensors weights are read and no code of the checkpoint is run. On the CPU two loads
     of one checkpoint compute bit-equal results.
@@ -93,12 +103,17 @@ def load(
     _refuse(offload.faults(target, compiled=compiled))
     _refuse(why_not_compiled(target) if compiled else [])
     silence_libraries()
-    directory = resolve(model)
-    found = checkpoint.inspect(directory)
+    directory = resolve(model, revision=revision, variant=variant)
+    found = checkpoint.inspect(directory, variant)
     _refuse_unsupported(found)
     _refuse(missing_components(quantization, found.classes))
-    pipeline = _from_pretrained(found, precision)
-    _refuse_missing_weights(pipeline, found)
+    adapter = None if lora is None else Adapter(resolve_adapter(lora), lora_scale)
+    if adapter is not None:
+        inspect_adapter(adapter, found)
+        found = replace(found, adapter=adapter.digest)
+    pipeline, unused = read_pipeline(found, precision)
+    if adapter is not None:
+        fuse(pipeline, adapter)
     if share != WHOLE:
         share.split(pipeline)
     if target.type == "cpu":
@@ -119,6 +134,7 @@ def load(
         dtype=str(precision).removeprefix("torch."),
         versions=tuple(f"{name} {version(name)}" for name in SOFTWARE),
         share=share,
+        unused=unused,
         quantization=quantization,
         layers=layers,
         compiled=compiled,
@@ -139,31 +155,6 @@ def _refuse(faults: Sequence[str]) -> None:
         raise PlacementError("; ".join(faults))
 
 
-def resolve(model: str) -> Path:
-    """The real directory of a model: itself, or where the hub's cache keeps it.
-
-    Raises:
-        PlacementError: neither a directory nor a hub name that can be had.
-    """
-    path = Path(model)
-    if path.is_dir():
-        return path.resolve()
-    if path.is_absolute() or model.startswith(".") or model.count("/") != 1:
-        raise PlacementError(f"{model}: no such directory")
-    from diffusers import DiffusionPipeline
-
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE
-    try:
-        return Path(
-            DiffusionPipeline.download(model, use_safetensors=True, local_files_only=offline)
-        )
-    except Exception as error:
-        raise PlacementError(
-            f"{model}: neither a directory nor a model that the hub gives"
-            f"{' offline' if offline else ''}: {_first_line(error)}"
-        ) from error
-
-
 def _refuse_unsupported(found: Checkpoint) -> None:
     from executor.engine.families import FAMILIES
     from executor.engine.pipelines import PIPELINES
@@ -177,55 +168,9 @@ def _refuse_unsupported(found: Checkpoint) -> None:
         )
 
 
-def _from_pretrained(found: Checkpoint, dtype: torch.dtype) -> Any:
-    from diffusers import DiffusionPipeline
-
-    from executor.placement.processor import PictureProcessor
-
-    directory = found.directory
-    try:
-        processors = {
-            name: PictureProcessor.from_pretrained(str(directory / name), local_files_only=True)
-            for name, class_name in found.classes.items()
-            if class_name == "Qwen2VLProcessor"
-        }
-        return DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            str(directory), dtype=dtype, use_safetensors=True, local_files_only=True, **processors
-        )
-    except Exception as error:
-        # Whatever a library raises here is about the checkpoint: there is nothing else yet.
-        raise PlacementError(
-            f"{directory}: cannot be loaded: {type(error).__name__}: {_first_line(error)}"
-        ) from error
-
-
-def _refuse_missing_weights(pipeline: Any, found: Checkpoint) -> None:
-    """Diffusers fills missing weights with random ones and only warns.
-
-    Text encoders are left out: transformers ties and renames weights while loading.
-    """
-    from diffusers import ModelMixin
-
-    for component, stored in found.tensors.items():
-        module = getattr(pipeline, component, None)
-        if not isinstance(module, torch.nn.Module) or not isinstance(module, ModelMixin):
-            continue
-        missing = sorted(module.state_dict().keys() - stored)
-        if missing:
-            raise PlacementError(
-                f"{found.directory / component}: {len(missing)} weights are missing, "
-                f"e.g. {missing[0]}"
-            )
-
-
 def _own_memory(pipeline: Any) -> None:
     """Copies memory-mapped weights: their alignment changes the last bits of matrix products."""
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             for tensor in (*component.parameters(), *component.buffers()):
                 tensor.data = tensor.data.clone()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"

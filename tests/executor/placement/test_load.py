@@ -134,14 +134,21 @@ def test_a_missing_or_corrupt_file_is_named(copy: Path, path: str, damage: str) 
     ("path", "content", "words"),
     [
         ("transformer/config.json", {"_class_name": []}, "is not supported"),
-        (f"{TRANSFORMER}.index.json", {"weight_map": {"a": [1]}}, "[1]: no such file"),
+        (
+            f"{TRANSFORMER}.index.json",
+            {"metadata": {}, "weight_map": {"a": [1]}},
+            "[1] is no name of a file",
+        ),
+        (f"{TRANSFORMER}.index.json", {"weight_map": {"a": "b"}}, "no weight_map and metadata"),
     ],
 )
 def test_values_of_other_types_are_said(
     copy: Path, path: str, content: dict[str, object], words: str
 ) -> None:
     (copy / TRANSFORMER).unlink()
-    (copy / f"{TRANSFORMER}.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}')
+    (copy / f"{TRANSFORMER}.index.json").write_text(
+        '{"metadata": {}, "weight_map": {"a": "b.safetensors"}}'
+    )
     (copy / TRANSFORMER).with_name("b.safetensors").write_bytes(save({"a": torch.zeros(1)}))
     (copy / path).write_text(json.dumps(content))
     with pytest.raises(PlacementError) as caught:
@@ -154,7 +161,7 @@ def test_missing_tensors_are_an_error_and_not_random(copy: Path) -> None:
     removed = sorted(tensors)[3]
     del tensors[removed]
     save_file(tensors, copy / TRANSFORMER, metadata={"format": "pt"})
-    with pytest.raises(PlacementError, match=f"1 weights are missing, e.g. {removed}"):
+    with pytest.raises(PlacementError, match=f"weights are missing: 1 tensors, e.g. {removed}"):
         load(str(copy))
 
 
