@@ -18,7 +18,7 @@ from planner.cli.client import Client, Refusal, connect
 from planner.cli.generation_spec import generation_spec
 from planner.cli.inputs import config_name, find_model
 from planner.cli.local import LocalServiceError, local_service
-from planner.cli.options import placement_options
+from planner.cli.options import executor_options
 from planner.cli.outcome import REFUSED, fail, refused, succeeded
 from planner.cli.plan_file import check_program
 from planner.cli.plan_view import show_plan
@@ -55,7 +55,7 @@ _ANSWER_SECONDS = 10.0
 @click.option("--negative-prompt", help="What guidance leads away from.")
 @click.option("--image", type=_FILE, multiple=True, help="A picture that the run starts from.")
 @click.option("--num-gpus", type=click.IntRange(1), help="Ranks of a local run.  [default: 1]")
-@placement_options
+@executor_options
 @click.option("--planner", metavar="HOST:PORT", help="Use this service instead of a local one.")
 @click.option("--out", type=_FILE, help="[default: image.png, or video.mp4 for a film]")
 @click.option("--save-latents", type=_FILE, help="Keep the final latents (safetensors, fp32).")
@@ -89,8 +89,8 @@ def generate(
     refused.
     """
     if planner is not None and (num_gpus is not None or placement):
-        given = ["--num-gpus"] * (num_gpus is not None) + [_option(name) for name in placement]
-        text = f"{given[0]} is for a local run; with --planner its executors decide"
+        given = "--num-gpus" if num_gpus is not None else placement[0]
+        text = f"{given} is for a local run; with --planner its executors decide"
         raise click.UsageError(text)
     for file in (out or Path("image.png"), save_latents, record):
         if file is not None:
@@ -188,17 +188,16 @@ def _client(
     size = plan.program.topology.world_size
     ranks = f" of {size} ranks" if size > 1 else ""
     click.echo(f"starting a planner and an executor{ranks} ...", err=True)
-    options = [_option(name) for name in placement]
-    if "warmup" in placement:
+    options = [*placement]
+    if "--warmup" in placement:
         options += ["--warmup-resolutions", _size(local.request)]
+    if "--lora" in placement:
+        # Nobody else is there to mistake it for the model without.
+        options += ["--served-name", model]
     with local_service(model, plan, options) as service, connect(service.planner) as client:
         if local.layers:
             _list_layers(service.executor)
         yield client
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _size(request: Request) -> str:

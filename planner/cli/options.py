@@ -49,41 +49,55 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_request
 
 
-_PLACEMENT = {
+_VALUES = {
+    "device": "cpu or cuda.",
+    "dtype": "bfloat16, float16 or float32.",
+    "revision": "Of a model on the hub.",
+    "variant": "Of the files of weights, e.g. bf16.",
+    "lora": "Fuse this adapter.",
+    "lora-scale": "With this factor.",
+}
+_SWITCHES = {
     "warmup": "Run two steps first, so that the run is not the one that waits for kernels.",
     "compile": "Compile the transformers' blocks.",
-    "dit_cpu_offload": "Keep transformers in the host's memory until they run.",
-    "dit_layerwise_offload": "Keep their blocks there, each until it runs.",
-    "text_encoder_cpu_offload": "Keep text encoders there until they run.",
-    "vae_cpu_offload": "Keep the VAE there until it runs.",
+    "dit-cpu-offload": "Keep transformers in the host's memory until they run.",
+    "dit-layerwise-offload": "Keep their blocks there, each until it runs.",
+    "text-encoder-cpu-offload": "Keep text encoders there until they run.",
+    "vae-cpu-offload": "Keep the VAE there until it runs.",
 }
 
 
-def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds options of an executor that is brought up, passed on as one tuple of ``placement``.
+def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds options of an executor that is brought up, passed on as its arguments, ``placement``.
 
-    Each is on by its name alone and takes true and false, as SGLang's do.
+    Switches are on by their name alone and take true and false, as SGLang's do.
     """
 
     @wraps(command)
-    def with_placement(*arguments: Any, **options: Any) -> Any:
-        chosen = tuple(name for name in _PLACEMENT if options.pop(name))
-        return command(*arguments, placement=chosen, **options)
+    def with_executor(*arguments: Any, **options: Any) -> Any:
+        given = {name: options.pop(name.replace("-", "_")) for name in (*_VALUES, *_SWITCHES)}
+        placement: list[str] = []
+        for name, value in given.items():
+            if value:
+                placement += [f"--{name}"] if name in _SWITCHES else [f"--{name}", value]
+        return command(*arguments, placement=tuple(placement), **options)
 
-    for name, help in reversed(_PLACEMENT.items()):
-        names = [f"--{name.replace('_', '-')}"]
-        names += ["--enable-torch-compile"] if name == "compile" else []
-        with_placement = click.option(
-            name,
-            *names,
+    for name, help in reversed(_SWITCHES.items()):
+        also = ["--enable-torch-compile"] if name == "compile" else []
+        with_executor = click.option(
+            name.replace("-", "_"),
+            f"--{name}",
+            *also,
             type=bool,
             is_flag=False,
             flag_value="true",
             default=False,
             metavar="[true|false]",
             help=help,
-        )(with_placement)
-    return with_placement
+        )(with_executor)
+    for name, help in reversed(_VALUES.items()):
+        with_executor = click.option(f"--{name}", help=f"{help} Of a local run.")(with_executor)
+    return with_executor
 
 
 model_option = click.option(

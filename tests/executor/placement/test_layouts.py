@@ -210,7 +210,7 @@ def test_unused_weights_are_warned_of_and_options_arrive(doubled: Path, tmp_path
     assert warned == ["vae: 1 tensors, e.g. more.weight"]
     assert held.checkpoint.weights["transformer"].variant == "fp16"
     with pytest.raises(PlacementError, match="--revision main"):
-        replace(settings, revision="main").load(settings.log())
+        replace(settings, revision="main").load(settings.placement(), settings.log())
     absent = str(tmp_path / "absent.safetensors")
     with pytest.raises(PlacementError, match=f"--lora {absent}: no such file"):
         replace(settings, lora=absent).load(settings.log())
