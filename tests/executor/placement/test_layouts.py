@@ -213,4 +213,4 @@ def test_unused_weights_are_warned_of_and_options_arrive(doubled: Path, tmp_path
         replace(settings, revision="main").load(settings.placement(), settings.log())
     absent = str(tmp_path / "absent.safetensors")
     with pytest.raises(PlacementError, match=f"--lora {absent}: no such file"):
-        replace(settings, lora=absent).load(settings.log())
+        replace(settings, lora=absent).load(settings.placement(), settings.log())
