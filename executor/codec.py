@@ -15,6 +15,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from PIL import Image, ImageOps
 
 from executor.engine.program import (
+    NATIVE,
     AdaptiveRule,
     Branch,
     CacheType,
@@ -80,7 +81,10 @@ def program_from_proto(message: plan_pb2.Program) -> Program:
             )
         steps.append(tuple(ops[number - 1] if number else None for number in step.ops))
     return Program(
-        columns=columns, steps=tuple(steps), topology=_topology_from_proto(message.topology)
+        columns=columns,
+        steps=tuple(steps),
+        topology=_topology_from_proto(message.topology),
+        attention_backend=message.attention_backend or NATIVE,
     )
 
 
@@ -101,7 +105,9 @@ def requirements_from_proto(message: plan_pb2.Program) -> Requirements:
         tp_size=message.topology.tp_size,
         extra_parallel_modules=tuple(message.topology.extra_parallel_modules),
         quant_type=_quant_types(message.placement),
-        attention_backend=message.attention_backend,
+        attention_backend=message.attention_backend or NATIVE,
+        ring_size=message.topology.ring_size,
+        ring_rotate_method=message.topology.ring_rotate_method,
     )
 
 
@@ -177,6 +183,7 @@ def executor_to_proto(name: str, loaded: LoadedPipeline) -> executor_pb2.Executo
         versions=loaded.versions,
         tp_size=loaded.share.tp_size,
         extra_parallel_modules=loaded.share.encoders,
+        attention_backends=loaded.attention_backends,
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from executor.placement import checkpoint
+from executor.engine.program import NATIVE
+from executor.placement import attention, checkpoint
 from executor.placement.checkpoint import Checkpoint
 from executor.placement.device import (
     DeviceChoice,
@@ -29,7 +31,11 @@ TRUE = ("1", "ON", "YES", "TRUE")
 
 @dataclass(frozen=True, slots=True)
 class LoadedPipeline:
-    """A pipeline that holds its placement until the process ends."""
+    """A pipeline that holds its placement until the process ends.
+
+    ``attention_backends``: what its device and packages can run, sorted; ``attention_faults``: why
+    not the others.
+    """
 
     pipeline: Any
     checkpoint: Checkpoint
@@ -39,6 +45,8 @@ class LoadedPipeline:
     dtype: str
     versions: tuple[str, ...]
     share: Share = WHOLE
+    attention_backends: tuple[str, ...] = (NATIVE,)
+    attention_faults: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(
@@ -74,6 +82,7 @@ def load(
         torch.cuda.set_device(target)
     pipeline.to(target)
     pipeline.set_progress_bar_config(disable=True)
+    faults = attention.probe(target, precision)
     return LoadedPipeline(
         pipeline=pipeline,
         checkpoint=found,
@@ -83,6 +92,8 @@ def load(
         dtype=str(precision).removeprefix("torch."),
         versions=tuple(f"{name} {version(name)}" for name in SOFTWARE),
         share=share,
+        attention_backends=tuple(sorted(name for name, fault in faults.items() if not fault)),
+        attention_faults={name: fault for name, fault in faults.items() if fault},
     )
 
 

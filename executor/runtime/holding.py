@@ -17,6 +17,7 @@ def holding(loaded: LoadedPipeline) -> Holding:
         extra_parallel_modules=loaded.share.encoders,
         dtype=loaded.dtype,
         versions=loaded.versions,
+        attention_backends=loaded.attention_backends,
     )
 
 
@@ -28,7 +29,14 @@ def differences(rank: int, theirs: Holding, mine: Holding) -> list[str]:
             f"another checkpoint: {theirs.checkpoint_digest[:12]}, not "
             f"{mine.checkpoint_digest[:12]}"
         )
-    for name in ("world_size", "tp_size", "extra_parallel_modules", "dtype", "versions"):
+    for name in (
+        "world_size",
+        "tp_size",
+        "extra_parallel_modules",
+        "dtype",
+        "versions",
+        "attention_backends",
+    ):
         held, wanted = getattr(theirs, name), getattr(mine, name)
         if held != wanted:
             found.append(f"another {name}: {_text(held)}, not {_text(wanted)}")
