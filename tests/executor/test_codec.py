@@ -40,7 +40,9 @@ def test_a_program_arrives_with_everything_that_changes_the_result() -> None:
     message.columns[0].calibrator.encoder = True
     message.ops[0].refresh = True
     message.steps[3].ops[0] = 0
+    message.attention_backend = "flex"
     decoded = codec.program_from_proto(message)
+    assert decoded.attention_backend == "flex"
     assert decoded.columns == (
         Column(
             target="transformer",
