@@ -56,8 +56,8 @@ def _compiled(world: World, case: Case) -> list[Tensor]:
     return found
 
 
-# Two streams, attention to a prompt beside, and padding.
-@pytest.mark.parametrize("family", ["flux", "wan", "hunyuan"])
+# Two streams and padding, and attention to a prompt beside.
+@pytest.mark.parametrize("family", ["hunyuan", "wan"])
 def test_compiled_blocks_attend_to_the_tokens_of_all_ranks(
     rank_farm: RankFarm, family: str
 ) -> None:
