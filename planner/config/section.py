@@ -303,7 +303,7 @@ def _report_invalid(
         code = "unsupported-value"
         message = f"{shown(value)} is not supported by ditplan; allowed: DBCache"
         hint = "DBPrune has no replacement here; remove cache_type to use DBCache"
-    elif key == "attention_backend" and wrong in UNSUPPORTED_ATTENTION:
+    elif isinstance(wrong, str) and key == "attention_backend" and wrong in UNSUPPORTED_ATTENTION:
         code, known = "unsupported-value", UNSUPPORTED_ATTENTION[wrong]
         message = f"{wrong} {known.reason}; allowed: {allowed(info, wrong)}"
         hint = f"{key}: {known.instead}"

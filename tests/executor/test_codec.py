@@ -25,6 +25,7 @@ from executor.engine.program import (
     TaylorSeer,
 )
 from executor.engine.run import UnusableSpecError
+from executor.placement.load import LoadedPipeline
 from tests.executor.agent.scripted_planner import default_spec
 from tests.executor.programs import program
 
@@ -161,6 +162,11 @@ def test_a_step_is_reported_as_it_was() -> None:
         ],
         milliseconds=12.5,
     )
+
+
+def test_an_executor_says_which_attention_it_has(loaded: LoadedPipeline) -> None:
+    message = codec.executor_to_proto("here", loaded)
+    assert list(message.attention_backends) == ["_native_flash", "_native_math", "flex", "native"]
 
 
 def _picture(image: Image.Image, file_format: str, **options: object) -> generation_pb2.InputImage:
