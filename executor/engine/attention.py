@@ -27,12 +27,12 @@ def attending(targets: Iterable[nn.Module], backend: str) -> Iterator[None]:
     """
     from diffusers.models.attention_dispatch import AttentionBackendName
 
-    with holding(_processors(targets), {"_attention_backend": AttentionBackendName(backend)}):
+    with carrying(_processors(targets), {"_attention_backend": AttentionBackendName(backend)}):
         yield
 
 
 @contextmanager
-def holding(objects: Sequence[Any], values: Mapping[str, Any]) -> Iterator[None]:
+def carrying(objects: Sequence[Any], values: Mapping[str, Any]) -> Iterator[None]:
     """Gives different objects attributes of their own for a while."""
     before = [{name: vars(each)[name] for name in values if name in vars(each)} for each in objects]
     for each in objects:

@@ -21,7 +21,7 @@ from diffusers.models.attention_dispatch import (
 )
 from torch import Tensor
 
-from executor.engine.attention import holding
+from executor.engine.attention import carrying
 from executor.engine.program import Topology
 from executor.parallel.head_exchange import HeadExchange
 from executor.parallel.mesh import Mesh
@@ -168,4 +168,4 @@ def attending(
     processors: Sequence[Any], attention: SharedAttention
 ) -> AbstractContextManager[None]:
     """Has the attention of these processors go over the tokens of all ranks, in the context."""
-    return holding(processors, {"_attention_backend": _BACKEND, "_parallel_config": attention})
+    return carrying(processors, {"_attention_backend": _BACKEND, "_parallel_config": attention})
