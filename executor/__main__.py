@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
+from ditplan.v1 import plan_pb2
 
+from executor.agent.options import SIZES, PlanFile, boolean
+from executor.agent.settings import Settings, Size
 from executor.runtime.seat import LAUNCHER_RUN, NoSeatError, Seat, end_with_launcher
-
-if TYPE_CHECKING:
-    from executor.agent.settings import Settings
 
 # The exit statuses beside 0.
 FAILED = 1
@@ -56,18 +56,38 @@ MISUSE = 2
     help="Splits torchrun's ranks into executors of so many.  [default: one executor]",
 )
 @click.option(
+    "--plan",
+    type=PlanFile(),
+    help="Hold what this plan of `ditplan compile` needs: quantization, shared tensors.",
+)
+@click.option(
     "--tp-size",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="How many ranks share the tensors of a transformer.",
+    help="How many ranks share the tensors of a transformer.  [default: the plan's, or 1]",
 )
 @click.option(
     "--extra-parallel-modules",
     metavar="NAME,...",
-    default="",
-    help="The text encoders that the ranks share.",
+    help="The text encoders that the ranks share.  [default: the plan's, or none]",
 )
+@click.option(
+    "--allow-reload",
+    is_flag=True,
+    help="Load the model anew for a plan that needs it quantized or split otherwise.",
+)
+@boolean("--compile", "--enable-torch-compile", help="Compile the transformers' blocks.")
+@boolean("--dit-cpu-offload", help="Keep transformers in the host's memory until they run.")
+@boolean("--dit-layerwise-offload", help="Keep their blocks there, each until it runs.")
+@boolean("--text-encoder-cpu-offload", help="Keep text encoders there until they run.")
+@boolean("--vae-cpu-offload", help="Keep the VAE there until it runs.")
+@boolean("--warmup", help="Run two steps for every size before work is taken.")
+@click.option(
+    "--warmup-resolutions",
+    type=SIZES,
+    metavar="WIDTHxHEIGHT[xFRAMES],...",
+    help="The sizes of --warmup.",
+)
+@click.option("--verbose", is_flag=True, help="Log every layer that is quantized or is not.")
 @click.option(
     "--rank-timeout",
     type=click.FloatRange(min=1, max=3600),
@@ -85,8 +105,18 @@ def main(
     listen: str,
     drain_seconds: float,
     group_size: int | None,
-    tp_size: int,
-    extra_parallel_modules: str,
+    plan: plan_pb2.Program | None,
+    tp_size: int | None,
+    extra_parallel_modules: str | None,
+    allow_reload: bool,
+    compile: bool,
+    dit_cpu_offload: bool,
+    dit_layerwise_offload: bool,
+    text_encoder_cpu_offload: bool,
+    vae_cpu_offload: bool,
+    warmup: bool,
+    warmup_resolutions: tuple[Size, ...] | None,
+    verbose: bool,
     rank_timeout: float,
 ) -> None:
     """Hold a model and run what the planner leases.
@@ -96,8 +126,18 @@ def main(
     """
     _require_address("--planner", planner)
     _require_address("--listen", listen)
+    if plan is not None and (tp_size is not None or extra_parallel_modules is not None):
+        raise click.UsageError("--plan says what --tp-size and --extra-parallel-modules say")
+    if warmup != bool(warmup_resolutions):
+        raise click.UsageError("--warmup and --warmup-resolutions go together")
     end_with_launcher()
+    tp_size = tp_size or (plan.topology.tp_size if plan else 0) or 1
     seat = _seat(group_size, tp_size)
+    if plan is not None and plan.topology.world_size != seat.size:
+        raise click.BadParameter(
+            f"it is for {plan.topology.world_size} ranks, the executor has {seat.size}",
+            param_hint="--plan",
+        )
 
     # Read once, when torch is loaded. Threads that spin while they wait make a step many times
     # slower as soon as another process wants their cores.
@@ -108,7 +148,6 @@ def main(
 
     # Only now, so that --help and misuse answer at once.
     from executor.agent.logs import configure
-    from executor.agent.settings import Settings
 
     configure()
     settings = Settings(
@@ -120,8 +159,19 @@ def main(
         dtype=dtype,
         seat=seat,
         tp_size=tp_size,
-        extra_parallel_modules=tuple(sorted(filter(None, extra_parallel_modules.split(",")))),
+        extra_parallel_modules=tuple(
+            sorted(filter(None, (extra_parallel_modules or "").split(",")))
+        ),
         rank_timeout=rank_timeout,
+        plan=plan,
+        compiled=compile,
+        dit_cpu_offload=dit_cpu_offload,
+        dit_layerwise_offload=dit_layerwise_offload,
+        text_encoder_cpu_offload=text_encoder_cpu_offload,
+        vae_cpu_offload=vae_cpu_offload,
+        warmup=warmup_resolutions or (),
+        allow_reload=allow_reload,
+        verbose=verbose,
     )
     if seat.rank == 0:
         _lead(settings, _address_of(seat, listen), drain_seconds)
@@ -173,7 +223,8 @@ def _follow(settings: Settings) -> NoReturn:
     try:
         follow(
             settings.seat,
-            lambda: settings.load(log),
+            lambda placement: settings.load(placement, log),
+            settings.placement(),
             rank_timeout=settings.rank_timeout,
             log=log,
         )

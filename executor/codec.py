@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
-from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
+from ditplan.v1 import generation_pb2, plan_pb2
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from PIL import Image, ImageOps
@@ -33,8 +33,6 @@ from executor.engine.program import (
 )
 from executor.engine.run import RunSpec, UnusableSpecError
 from executor.engine.sharing import Exchanges
-from executor.placement.load import LoadedPipeline
-from executor.placement.requirements import Requirements, TargetRequirement
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -88,36 +86,6 @@ def program_from_proto(message: plan_pb2.Program) -> Program:
     )
 
 
-def requirements_from_proto(message: plan_pb2.Program) -> Requirements:
-    return Requirements(
-        pipeline_class=message.model.pipeline_class,
-        targets=tuple(
-            TargetRequirement(
-                name=target.name,
-                transformer_class=target.transformer_class,
-                block_lists=tuple(
-                    (blocks.name, blocks.num_blocks) for blocks in target.block_lists
-                ),
-            )
-            for target in message.model.targets
-        ),
-        world_size=message.topology.world_size,
-        tp_size=message.topology.tp_size,
-        extra_parallel_modules=tuple(message.topology.extra_parallel_modules),
-        quant_type=_quant_types(message.placement),
-        attention_backend=message.attention_backend or NATIVE,
-        ring_size=message.topology.ring_size,
-        ring_rotate_method=message.topology.ring_rotate_method,
-    )
-
-
-def _quant_types(placement: plan_pb2.Placement) -> str:
-    """Every type that any layer of any component is to have; empty without quantization."""
-    types = [placement.quant_type, *(each.quant_type for each in placement.components)]
-    types += [rule.quant_type for rule in placement.precision]
-    return ", ".join(dict.fromkeys(kind for kind in types if kind))
-
-
 def spec_from_proto(message: generation_pb2.GenerationSpec) -> RunSpec:
     """What to draw.
 
@@ -166,25 +134,6 @@ def exchanges_to_proto(exchanges: Exchanges) -> list[generation_pb2.Exchange]:
         generation_pb2.Exchange(collective=kind, group=group, calls=calls, bytes=nbytes)
         for (kind, group), (calls, nbytes) in exchanges.items()
     ]
-
-
-def executor_to_proto(name: str, loaded: LoadedPipeline) -> executor_pb2.Executor:
-    return executor_pb2.Executor(
-        name=name,
-        model=loaded.served_name,
-        component_configs=[
-            executor_pb2.ComponentConfig(path=path, json=text)
-            for path, text in loaded.checkpoint.configs.items()
-        ],
-        world_size=loaded.share.world_size,
-        device=loaded.device,
-        device_name=loaded.device_name,
-        dtype=loaded.dtype,
-        versions=loaded.versions,
-        tp_size=loaded.share.tp_size,
-        extra_parallel_modules=loaded.share.encoders,
-        attention_backends=loaded.attention_backends,
-    )
 
 
 def refuse_unknown_fields(message: Message, path: str) -> None:

@@ -58,7 +58,6 @@ class Dialer:
     def __init__(
         self,
         planner: str,
-        executor: Executor,
         *,
         stop: threading.Event,
         log: FilteringBoundLogger,
@@ -66,13 +65,17 @@ class Dialer:
     ) -> None:
         """``on_answer`` is called whenever the planner answers after it did not."""
         self._planner = planner
-        self._executor = executor
+        self._executor = Executor()
         self._stop = stop
         self._log = log
         self._on_answer = on_answer
         self._backoff = Backoff(first=FIRST_RETRY_SECONDS, most=MOST_RETRY_SECONDS)
         self._state: grpc.StatusCode | None = None
         self._open()
+
+    def announce(self, executor: Executor) -> None:
+        """What the planner is told from the next call on."""
+        self._executor = executor
 
     def _open(self) -> None:
         self._channel = grpc.insecure_channel(self._planner, options=CHANNEL_OPTIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import grpc
@@ -19,7 +20,7 @@ from executor.agent.lease import Assignment, LeasedRun
 from executor.agent.shutdown import Shutdown
 from executor.engine import run as engine
 from executor.runtime.failures import RunFailedError
-from executor.runtime.ranks import Ranks
+from executor.runtime.ranks import Ranks, needs_reload
 
 ASSIGNMENT_SECONDS = 30.0
 DELIVERY_SECONDS = 60.0
@@ -41,14 +42,19 @@ class Runner:
         name: str,
         shutdown: Shutdown,
         on_begin: Callable[[str, str], None],
+        reloading: Callable[[], AbstractContextManager[None]] | None = None,
         log: FilteringBoundLogger,
         delivery_seconds: float = DELIVERY_SECONDS,
     ) -> None:
-        """``on_begin`` is told generation and plan id once a run has its program."""
+        """``on_begin`` is told generation and plan id once a run has its program. The model is
+        loaded anew, in the context that ``reloading`` gives, for a plan of another placement; not
+        without it.
+        """
         self._ranks = ranks
         self._name = name
         self._shutdown = shutdown
         self._on_begin = on_begin
+        self._reloading = reloading
         self._log = log
         self._delivery_seconds = delivery_seconds
 
@@ -78,6 +84,7 @@ class Runner:
             log = log.bind(plan_id=assignment.plan_id)
             self._on_begin(leased.lease.generation, assignment.plan_id)
             log.info("run_started", steps=len(assignment.program.steps))
+            reload_seconds = self._reload(assignment, log)
             result = self._denoise(leased, assignment)
             files = encode(result, save_latents=assignment.spec.save_latents)
             log.info("run_finished", seconds=round(result.total_seconds, 3))
@@ -88,6 +95,7 @@ class Runner:
                     total_seconds=result.total_seconds,
                     cache_bytes=result.cache_bytes,
                     exchanges=codec.exchanges_to_proto(result.exchanges),
+                    reload_seconds=reload_seconds,
                 ),
             )
         except engine.RunCancelled:
@@ -98,6 +106,19 @@ class Runner:
             trace = not isinstance(error, RunFailedError)
             log.error("run_failed", code=outcome.code, reason=outcome.message, exc_info=trace)
             return outcome
+
+    def _reload(self, assignment: Assignment, log: FilteringBoundLogger) -> float:
+        """Has the ranks hold what the plan needs, if they may; how long that took, in seconds."""
+        placement = needs_reload(self._ranks.loaded, assignment.program)
+        if self._reloading is None or placement is None:
+            return 0.0
+        log.info("reload_started", quantization=str(placement.quantization) or "none")
+        began = time.monotonic()
+        with self._reloading():
+            self._ranks.reload(placement)
+        seconds = time.monotonic() - began
+        log.info("reload_finished", seconds=round(seconds, 3))
+        return seconds
 
     def _denoise(self, leased: LeasedRun, assignment: Assignment) -> engine.RunResult:
         result = self._ranks.run(

@@ -13,7 +13,9 @@ from executor.agent.runner import Runner
 from executor.agent.server import ExecutorServer
 from executor.agent.settings import Settings
 from executor.agent.shutdown import Shutdown
-from executor.codec import executor_to_proto
+from executor.agent.warm_up import warm_up
+from executor.codec_placement import executor_to_proto, layers_to_proto
+from executor.runtime.held import Held
 from executor.runtime.leader import Leader
 from executor.runtime.one_rank import OneRank
 from executor.runtime.ranks import Ranks
@@ -31,32 +33,49 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
     # Whoever asks for work is to stop asking.
     stop = threading.Event()
     with _ranks(settings, log, on_failed=stop.set) as ranks:
-        announcement = executor_to_proto(settings.name, ranks.loaded)
-        runner = Runner(
-            ranks, name=settings.name, shutdown=shutdown, on_begin=server.begin, log=log
-        )
         dialer = Dialer(
             settings.planner,
-            announcement,
             stop=stop,
             log=log,
             # Not before: who waits for readiness may send work right after.
             on_answer=server.ready,
         )
-        server.describe(announcement)
+
+        def announce() -> None:
+            executor = executor_to_proto(settings.name, ranks.loaded, settings.allow_reload)
+            dialer.announce(executor)
+            server.describe(executor, layers_to_proto(ranks.loaded))
+
+        @contextmanager
+        def reloading() -> Iterator[None]:
+            server.not_ready()
+            yield
+            announce()
+            if not stop.is_set():
+                server.ready()
 
         def drain() -> None:
             stop.set()
-            server.draining()
+            server.not_ready()
 
+        runner = Runner(
+            ranks,
+            name=settings.name,
+            shutdown=shutdown,
+            on_begin=server.begin,
+            reloading=reloading if settings.allow_reload else None,
+            log=log,
+        )
+        announce()
         shutdown.serving(on_drain=drain)
+        warm_up(ranks, settings, is_cancelled=stop.is_set, log=log)
         try:
             while (lease := dialer.acquire()) is not None:
                 runner.run(dialer.stub, lease)
                 server.end()
             ranks.recover()
         finally:
-            server.draining()
+            server.not_ready()
             dialer.close()
     log.info("drained")
 
@@ -66,10 +85,14 @@ def _ranks(
     settings: Settings, log: FilteringBoundLogger, on_failed: Callable[[], None]
 ) -> Iterator[Ranks]:
     """The ranks, all of which hold the model."""
+
+    def held() -> Held:
+        return Held(lambda placement: settings.load(placement, log), settings.placement())
+
     if settings.seat.size == 1:
-        yield OneRank(settings.load(log))
+        yield OneRank(held())
         return
     leader = Leader(settings.seat, rank_timeout=settings.rank_timeout, on_failed=on_failed, log=log)
     with leader:
-        leader.lead(settings.load(log))
+        leader.lead(held())
         yield leader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -32,7 +32,7 @@ class CannotListenError(Exception):
 
 
 class ExecutorServer:
-    """Alive from `start`, ready from `ready` until `draining`; `stop` ends it.
+    """Alive from `start`, ready from `ready` until `not_ready`; `stop` ends it.
 
     It has an event loop in a thread of its own: open health watches and reflection streams take
     no thread each, and a slow reader holds up nobody. (With the thread-based server, setting a
@@ -55,16 +55,18 @@ class ExecutorServer:
         self._thread.start()
         return self._call(self._start(address))
 
-    def describe(self, executor: executor_pb2.Executor) -> None:
+    def describe(
+        self, executor: executor_pb2.Executor, layers: Sequence[executor_pb2.QuantizedLayers] = ()
+    ) -> None:
         """What GetExecutor answers from now on."""
-        self._service.executor = executor
+        self._service.described = executor_pb2.GetExecutorResponse(executor=executor, layers=layers)
 
     def ready(self) -> None:
         """Work can be taken."""
         self._call(self._health.set(READINESS, SERVING))
 
-    def draining(self) -> None:
-        """No work is taken any more. Does not wait."""
+    def not_ready(self) -> None:
+        """No work is taken, for a while or for good. Does not wait."""
         asyncio.run_coroutine_threadsafe(self._health.set(READINESS, NOT_SERVING), self._loop)
 
     def begin(self, generation: str, plan_id: str) -> None:
@@ -116,7 +118,7 @@ class ExecutorServer:
 
 class _ExecutorService(ExecutorServiceServicer):
     def __init__(self) -> None:
-        self.executor: executor_pb2.Executor | None = None
+        self.described: executor_pb2.GetExecutorResponse | None = None
         # Replaced as a whole, so that a reader never sees half of it.
         self.current = ("", "")
 
@@ -125,9 +127,9 @@ class _ExecutorService(ExecutorServiceServicer):
         request: executor_pb2.GetExecutorRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> executor_pb2.GetExecutorResponse:
-        if self.executor is None:
+        if self.described is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the model is being loaded")
         generation, plan_id = self.current
-        return executor_pb2.GetExecutorResponse(
-            executor=self.executor, generation=generation, plan_id=plan_id
-        )
+        response = executor_pb2.GetExecutorResponse(generation=generation, plan_id=plan_id)
+        response.MergeFrom(self.described)
+        return response

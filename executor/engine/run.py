@@ -93,7 +93,7 @@ def run(
             on_step(outcome)
 
     call = _call(pipeline)
-    clock = StepClock(pipeline.device)
+    clock = StepClock(pipeline._execution_device)
     execution = Execution(_targets(pipeline, program), program, before_forward, sharing)
     steps: list[StepOutcome] = []
     latents: list[Tensor] = []

@@ -58,6 +58,14 @@ def choose_dtype(choice: DtypeChoice, device: torch.device) -> torch.dtype:
     return _DTYPES[choice]
 
 
+def compute_capability(device: torch.device) -> str:
+    """E.g. "sm90"; empty for a device that is not CUDA's."""
+    if device.type != "cuda":
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm{major}{minor}"
+
+
 def device_name(device: torch.device) -> str:
     """E.g. "NVIDIA H200", or the architecture of a CPU."""
     if device.type == "cuda":

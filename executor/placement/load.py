@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +14,26 @@ import torch
 from executor.engine.program import NATIVE
 from executor.placement import attention, checkpoint
 from executor.placement.checkpoint import Checkpoint
+from executor.placement.compiling import compile_blocks, why_not_compiled
 from executor.placement.device import (
     DeviceChoice,
     DtypeChoice,
     choose_device,
     choose_dtype,
+    compute_capability,
     device_name,
 )
 from executor.placement.errors import PlacementError
+from executor.placement.offload import RESIDENT, Offload, place
+from executor.placement.placement import Placement
+from executor.placement.quantization import (
+    NOTHING,
+    Quantization,
+    QuantizedLayers,
+    device_faults,
+    missing_components,
+)
+from executor.placement.quantize import quantize
 from executor.placement.quiet import silence_libraries
 from executor.placement.split import WHOLE, Share
 
@@ -31,22 +43,31 @@ TRUE = ("1", "ON", "YES", "TRUE")
 
 @dataclass(frozen=True, slots=True)
 class LoadedPipeline:
-    """A pipeline that holds its placement until the process ends.
+    """A pipeline and the placement that it holds.
 
-    ``attention_backends``: what its device and packages can run, sorted; ``attention_faults``: why
-    not the others.
+    ``layers``: those of the components that are quantized; ``offloaded``: the components that wait
+    in the host's memory, as a whole or block by block. ``attention_backends``: what its device and
+    packages can run, sorted; ``attention_faults``: why not the others.
     """
 
     pipeline: Any
     checkpoint: Checkpoint
     served_name: str
-    device: str
+    device: torch.device
     device_name: str
     dtype: str
     versions: tuple[str, ...]
     share: Share = WHOLE
+    quantization: Quantization = NOTHING
+    layers: tuple[QuantizedLayers, ...] = ()
+    compiled: bool = False
+    offloaded: tuple[str, ...] = ()
     attention_backends: tuple[str, ...] = (NATIVE,)
     attention_faults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.share.tp_size, self.share.encoders, self.quantization)
 
 
 def load(
@@ -57,6 +78,9 @@ def load(
     dtype: DtypeChoice = DtypeChoice.AUTO,
     device_index: int = 0,
     share: Share = WHOLE,
+    quantization: Quantization = NOTHING,
+    compiled: bool = False,
+    offload: Offload = RESIDENT,
 ) -> LoadedPipeline:
     """Loads a diffusers checkpoint directory, or a hub name.
 
@@ -64,14 +88,19 @@ def load(
     of one checkpoint compute bit-equal results.
 
     Raises:
-        PlacementError: something is missing, unreadable or not supported.
+        PlacementError: something is missing, unreadable or not supported; what the device cannot
+            do is said before anything is loaded.
     """
     target = choose_device(device, device_index)
     precision = choose_dtype(dtype, target)
+    _refuse(device_faults(quantization, compute_capability(target), precision))
+    _refuse(offload.faults(target, compiled=compiled))
+    _refuse(why_not_compiled(target) if compiled else [])
     silence_libraries()
     directory = resolve(model)
     found = checkpoint.inspect(directory)
     _refuse_unsupported(found)
+    _refuse(missing_components(quantization, found.classes))
     pipeline = _from_pretrained(found, precision)
     _refuse_missing_weights(pipeline, found)
     if share != WHOLE:
@@ -80,21 +109,41 @@ def load(
         _own_memory(pipeline)
     if target.type == "cuda":
         torch.cuda.set_device(target)
-    pipeline.to(target)
+    layers = quantize(pipeline, quantization, target)
+    place(pipeline, target, offload)
+    if compiled:
+        compile_blocks(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     faults = attention.probe(target, precision)
     return LoadedPipeline(
         pipeline=pipeline,
         checkpoint=found,
         served_name=served_name or (str(directory) if Path(model).is_dir() else model),
-        device=target.type,
+        device=target,
         device_name=device_name(target),
         dtype=str(precision).removeprefix("torch."),
         versions=tuple(f"{name} {version(name)}" for name in SOFTWARE),
         share=share,
+        quantization=quantization,
+        layers=layers,
+        compiled=compiled,
+        offloaded=offload.components(found.classes),
         attention_backends=tuple(sorted(name for name, fault in faults.items() if not fault)),
         attention_faults={name: fault for name, fault in faults.items() if fault},
     )
+
+
+def refuse_impossible(
+    wanted: Quantization, device: torch.device, dtype: torch.dtype, components: Collection[str]
+) -> None:
+    """Raises PlacementError where components of that dtype cannot be quantized so on the device."""
+    _refuse(device_faults(wanted, compute_capability(device), dtype))
+    _refuse(missing_components(wanted, components))
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        raise PlacementError("; ".join(faults))
 
 
 def resolve(model: str) -> Path:

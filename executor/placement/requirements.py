@@ -9,6 +9,7 @@ from typing import Any
 from executor.engine.program import NATIVE
 from executor.parallel.partial import merge_fault
 from executor.placement.load import LoadedPipeline
+from executor.placement.placement import UNSHARED, Placement
 
 VAE = "vae"
 
@@ -29,9 +30,7 @@ class Requirements:
     pipeline_class: str
     targets: tuple[TargetRequirement, ...]
     world_size: int
-    tp_size: int = 1
-    extra_parallel_modules: tuple[str, ...] = ()
-    quant_type: str = ""
+    placement: Placement = UNSHARED
     attention_backend: str = NATIVE
     ring_size: int = 1
     ring_rotate_method: str = ""
@@ -39,6 +38,11 @@ class Requirements:
 
 def differences(loaded: LoadedPipeline, wanted: Requirements) -> list[str]:
     """What keeps this executor from running the plan, each in words; nothing where it fits."""
+    return lasting_differences(loaded, wanted) + _placement_differences(loaded, wanted.placement)
+
+
+def lasting_differences(loaded: LoadedPipeline, wanted: Requirements) -> list[str]:
+    """Of those the ones that loading the model anew would not settle."""
     found = []
     if wanted.pipeline_class != loaded.checkpoint.pipeline_class:
         found.append(
@@ -51,22 +55,30 @@ def differences(loaded: LoadedPipeline, wanted: Requirements) -> list[str]:
         found.append(
             f"the plan is for {wanted.world_size} ranks, the executor has {loaded.share.world_size}"
         )
-    if wanted.tp_size != loaded.share.tp_size:
-        found.append(
-            f"the plan splits tensors over {wanted.tp_size} ranks, the executor over "
-            f"{loaded.share.tp_size}"
-        )
-    shared, held = shared_encoders(wanted.extra_parallel_modules), loaded.share.encoders
-    if shared != held:
-        found.append(
-            f"the plan shares {', '.join(shared) or 'no text encoder'}, "
-            f"the executor {', '.join(held) or 'none'}"
-        )
-    if wanted.quant_type:
-        found.append(
-            f"the plan wants {wanted.quant_type} weights, the executor holds {loaded.dtype}"
-        )
     return found + list(_attention_differences(loaded, wanted))
+
+
+def _placement_differences(loaded: LoadedPipeline, needed: Placement) -> list[str]:
+    held, found = loaded.placement, []
+    if needed.tp_size != held.tp_size:
+        found.append(
+            f"the plan splits tensors over {needed.tp_size} ranks, the executor over {held.tp_size}"
+        )
+    if needed.encoders != held.encoders:
+        found.append(
+            f"the plan shares {', '.join(needed.encoders) or 'no text encoder'}, "
+            f"the executor {', '.join(held.encoders) or 'none'}"
+        )
+    if needed.quantization != held.quantization:
+        ours, theirs = str(held.quantization), str(needed.quantization)
+        if ours == theirs:
+            found.append("the plan excludes other layers from quantization than the executor")
+        else:
+            found.append(
+                f"the plan wants {theirs or 'no quantization'}, "
+                f"the executor holds {ours or loaded.dtype}"
+            )
+    return found
 
 
 def shared_encoders(extra_parallel_modules: Iterable[str]) -> tuple[str, ...]:

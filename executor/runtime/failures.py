@@ -8,6 +8,7 @@ from ditplan.runtime.v1.runtime_pb2 import Failure
 
 from executor.codec import UnreadableMessageError
 from executor.engine.run import ProgramMismatchError, UnusableSpecError
+from executor.placement.errors import PlacementError
 
 # How the allocator of the CPU words what CUDA's raises as OutOfMemoryError.
 CPU_OUT_OF_MEMORY = "can't allocate memory"
@@ -39,7 +40,10 @@ def describe(error: Exception) -> Failure:
     """The failure that an exception of a run amounts to."""
     if isinstance(error, RunFailedError):
         return error.failure
-    if isinstance(error, RefusedRunError | ProgramMismatchError | UnreadableMessageError):
+    if isinstance(
+        error,
+        RefusedRunError | ProgramMismatchError | UnreadableMessageError | PlacementError,
+    ):
         return Failure(code="FAILED_PRECONDITION", message=str(error))
     if isinstance(error, UnusableSpecError):
         return Failure(code="INVALID_ARGUMENT", message=str(error))

@@ -12,6 +12,8 @@ from structlog.typing import FilteringBoundLogger
 
 from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline
+from executor.placement.placement import Placement
+from executor.runtime.held import Held
 from executor.runtime.holding import holding
 from executor.runtime.line import Line, LineEnd
 from executor.runtime.meeting import join, open_store
@@ -24,7 +26,8 @@ MISUSE = 2
 
 def follow(
     seat: Seat,
-    load: Callable[[], LoadedPipeline],
+    load: Callable[[Placement], LoadedPipeline],
+    placement: Placement,
     *,
     rank_timeout: float,
     log: FilteringBoundLogger,
@@ -57,7 +60,7 @@ def follow(
         signal.signal(number, signal.SIG_IGN)
     line.start()
     try:
-        loaded = load()
+        held = Held(load, placement)
     except PlacementError as error:
         report = Report()
         report.failure.code, report.failure.message = "FAILED_PRECONDITION", str(error)
@@ -65,12 +68,12 @@ def follow(
         line.close()
         os._exit(MISUSE)
     member = Member(
-        loaded,
+        held,
         seat,
         store,
         answer=lambda report: line.send(report.SerializeToString()),
         log=log,
     )
-    line.send(Report(holding=holding(loaded)).SerializeToString())
+    line.send(Report(holding=holding(held.loaded)).SerializeToString())
     member.serve()
     raise AssertionError("a member serves without end")

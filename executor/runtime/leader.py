@@ -15,11 +15,14 @@ from ditplan.v1 import generation_pb2, plan_pb2
 from structlog.typing import FilteringBoundLogger
 from torch._C._distributed_c10d import Store
 
+from executor.codec_placement import reload_to_proto
 from executor.engine import run as engine
 from executor.engine.program import StepOutcome
 from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline
+from executor.placement.placement import Placement
 from executor.runtime.failures import ExecutorFailedError, RunFailedError
+from executor.runtime.held import Held
 from executor.runtime.holding import differences, holding
 from executor.runtime.line import Line, LineEnd
 from executor.runtime.meeting import Process, await_joins, open_store
@@ -65,7 +68,7 @@ class Leader:
         self._number = 0
         self._connected = False
         self._member: Member | None = None
-        self._loaded: LoadedPipeline | None = None
+        self._held: Held | None = None
         self._is_cancelled: Callable[[], bool] = lambda: False
         self._tell: Callable[[StepOutcome], None] = lambda outcome: None
         self._stopping = False
@@ -79,8 +82,8 @@ class Leader:
 
     @property
     def loaded(self) -> LoadedPipeline:
-        assert self._loaded is not None, "no model was given"
-        return self._loaded
+        assert self._held is not None, "no model was given"
+        return self._held.loaded
 
     def __enter__(self) -> Self:
         return self
@@ -96,25 +99,22 @@ class Leader:
             line.send(Command(leave=runtime_pb2.Leave()).SerializeToString())
             line.close()
 
-    def lead(self, loaded: LoadedPipeline) -> None:
+    def lead(self, held: Held) -> None:
         """Returns once every rank holds the same and all are connected.
 
         Raises:
             PlacementError: a rank could not load the model, or loaded another.
             ExecutorFailedError: a rank was lost.
         """
-        self._loaded = loaded
-        mine = holding(loaded)
-        self._report(0, Report(holding=mine))
-        found = []
-        for rank, report in sorted(self._await_all(0, LOAD_SECONDS).items()):
+        self._held = held
+        self._report(0, Report(holding=holding(held.loaded)))
+        answers = self._await_all(0, LOAD_SECONDS)
+        for rank, report in sorted(answers.items()):
             if report.HasField("failure"):
                 raise PlacementError(f"rank {rank}: {report.failure.message}")
-            found += differences(rank, report.holding, mine)
-        if found:
-            raise PlacementError("; ".join(found))
+        self._compare(answers)
         self._member = Member(
-            loaded,
+            held,
             self._seat,
             self._store,
             answer=lambda report: self._report(0, report),
@@ -150,6 +150,25 @@ class Leader:
         if self._member.result is None:
             raise engine.RunCancelled
         return self._member.result
+
+    def reload(self, placement: Placement) -> None:
+        assert self._held is not None
+        self._held.check(placement)
+        self._connected = False
+        try:
+            self._compare(self._ask(Command(reload=reload_to_proto(placement)), LOAD_SECONDS))
+        except (RunFailedError, PlacementError) as error:
+            self._lose(0, f"the model could not be loaded anew: {error}")
+            raise
+        self.recover()
+
+    def _compare(self, answers: Mapping[int, Report]) -> None:
+        """Raises PlacementError where a rank holds another model or placement than this one."""
+        mine, found = answers[0].holding, []
+        for rank, report in sorted(answers.items()):
+            found += differences(rank, report.holding, mine)
+        if found:
+            raise PlacementError("; ".join(found))
 
     def recover(self) -> None:
         if not self._connected and not self._lost:
@@ -203,8 +222,8 @@ class Leader:
         self._member.take(command)
         return command.number
 
-    def _ask(self, command: Command, seconds: float | None = None) -> None:
-        """Returns once all ranks have done it.
+    def _ask(self, command: Command, seconds: float | None = None) -> dict[int, Report]:
+        """What the ranks answer, once all of them have done it.
 
         Raises:
             RunFailedError: one of them has not; the failure is the first cause that is known.
@@ -216,7 +235,8 @@ class Leader:
             if failures and all(failure.by_peer for failure in failures.values()):
                 self._changed.wait_for(lambda: self._explained(number), CAUSE_SECONDS)
                 failures = self._failures(number)
-            silent = sorted(set(range(self._seat.size)) - self._answers.pop(number).keys())
+            answers = self._answers.pop(number)
+        silent = sorted(set(range(self._seat.size)) - answers.keys())
         causes = {r: f for r, f in failures.items() if not f.by_peer} or failures
         if self._lost and all(failure.by_peer for failure in causes.values()):
             why = self._why_lost()
@@ -231,6 +251,7 @@ class Leader:
             why = f"rank {silent[0]} does not answer"
             self._lose(silent[0], why)
             raise RunFailedError(Failure(code="UNAVAILABLE", message=why, retryable=True))
+        return answers
 
     def _await_all(self, number: int, seconds: float) -> dict[int, Report]:
         """The answers of all ranks.
@@ -272,7 +293,7 @@ class Leader:
         if self._stopping or not self._is_cancelled():
             return
         self._stopping = True
-        ahead = 2 if self.loaded.device == "cuda" else 1
+        ahead = 2 if self.loaded.device.type == "cuda" else 1
         number = self._send(Command(stop=runtime_pb2.Stop(before_step=step + ahead)))
         with self._changed:
             self._changed.wait_for(lambda: self._decided(number))

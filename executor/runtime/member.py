@@ -10,11 +10,12 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from ditplan.runtime.v1.runtime_pb2 import Command, Connect, Prepare, Report
+from ditplan.runtime.v1.runtime_pb2 import Command, Connect, Prepare, Reload, Report
 from structlog.typing import FilteringBoundLogger
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from executor import codec
+from executor.codec_placement import placement_from_reload
 from executor.engine import run as engine
 from executor.engine.program import Program, StepOutcome
 from executor.parallel.mesh import World, connected
@@ -22,6 +23,8 @@ from executor.parallel.sharing import Sharing
 from executor.placement.load import LoadedPipeline
 from executor.placement.requirements import VAE
 from executor.runtime.failures import describe
+from executor.runtime.held import Held
+from executor.runtime.holding import holding
 from executor.runtime.ranks import accept
 from executor.runtime.seat import Seat
 
@@ -43,7 +46,7 @@ class Member:
 
     def __init__(
         self,
-        loaded: LoadedPipeline,
+        held: Held,
         seat: Seat,
         store: Store,
         *,
@@ -52,14 +55,14 @@ class Member:
         on_step: Callable[[StepOutcome], None] = lambda outcome: None,
         on_check: Callable[[int], None] = lambda step: None,
     ) -> None:
-        self._loaded = loaded
+        self._held = held
         self._seat = seat
         self._store = store
         self._answer = answer
         self._log = log
         self._on_step = on_step
         self._on_check = on_check
-        self._device: torch.device = loaded.pipeline.device
+        self._device = held.loaded.device
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._stop_before: int | None = None
         self._group = ExitStack()
@@ -101,6 +104,9 @@ class Member:
                     self._prepare(command.prepare)
                 case "run":
                     self._run()
+                case "reload":
+                    self._reload(command.reload)
+                    report.holding.CopyFrom(holding(self._loaded))
                 case other:
                     raise AssertionError(f"{other} is no command to carry out")
         except Exception as error:
@@ -114,6 +120,15 @@ class Member:
         else:
             self._answer(report)
 
+    @property
+    def _loaded(self) -> LoadedPipeline:
+        return self._held.loaded
+
+    def _reload(self, reload: Reload) -> None:
+        self._disconnect(None)
+        self._prepared = self.result = None
+        self._held.reload(placement_from_reload(reload))
+
     def _connect(self, connect: Connect) -> None:
         self._disconnect(None)
         store = PrefixStore(connect.place, self._store)
@@ -124,7 +139,8 @@ class Member:
     def _disconnect(self, error: Exception | None) -> None:
         """Leaves the group, which ends what the others wait for this rank in."""
         self._world = None
-        self._loaded.share.disconnect(self._loaded.pipeline)
+        if self._held.is_loaded:
+            self._loaded.share.disconnect(self._loaded.pipeline)
         group, self._group = self._group, ExitStack()
         while error is not None:
             # Connections are closed only once no frame holds their group.

@@ -11,16 +11,22 @@ from executor import codec
 from executor.engine import run as engine
 from executor.engine.program import StepOutcome
 from executor.placement.load import LoadedPipeline
+from executor.placement.placement import Placement
 from executor.runtime.failures import ExecutorFailedError, is_device_failure
+from executor.runtime.held import Held
 from executor.runtime.ranks import accept
 
 
 class OneRank:
     """`Ranks` of one."""
 
-    def __init__(self, loaded: LoadedPipeline) -> None:
-        self.loaded = loaded
-        self._device_failed = False
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self._failure = ""
+
+    @property
+    def loaded(self) -> LoadedPipeline:
+        return self._held.loaded
 
     def run(
         self,
@@ -41,10 +47,19 @@ class OneRank:
                 is_cancelled=lambda step: is_cancelled(),
             )
         except Exception as error:
-            self._device_failed = is_device_failure(error)
+            if is_device_failure(error):
+                self._failure = f"device {self.loaded.device_name} failed"
+            raise
+
+    def reload(self, placement: Placement) -> None:
+        self._held.check(placement)
+        try:
+            self._held.reload(placement)
+        except Exception as error:
+            self._failure = f"the model could not be loaded anew: {error}"
             raise
 
     def recover(self) -> None:
-        if self._device_failed:
-            raise ExecutorFailedError(f"device {self.loaded.device_name} failed")
+        if self._failure:
+            raise ExecutorFailedError(self._failure)
         torch.cuda.empty_cache()

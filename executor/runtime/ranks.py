@@ -9,10 +9,12 @@ from ditplan.identity import plan_id
 from ditplan.v1 import generation_pb2, plan_pb2
 
 from executor import codec
+from executor.codec_placement import requirements_from_proto
 from executor.engine import run as engine
 from executor.engine.program import Program, StepOutcome
 from executor.placement.load import LoadedPipeline
-from executor.placement.requirements import differences
+from executor.placement.placement import Placement
+from executor.placement.requirements import differences, lasting_differences
 from executor.runtime.failures import DamagedPlanError, RefusedRunError
 
 
@@ -38,12 +40,28 @@ class Ranks(Protocol):
             Exception: whatever the run failed of; `executor.runtime.failures.describe` tells.
         """
 
+    def reload(self, placement: Placement) -> None:
+        """Loads the model anew on all ranks, to hold this placement.
+
+        Raises:
+            PlacementError: they cannot hold it; they hold what they held, or `recover` raises.
+            Exception: loading failed; then `recover` raises.
+        """
+
     def recover(self) -> None:
         """Makes ready for the next run after one that failed.
 
         Raises:
             ExecutorFailedError: only new processes can run anything.
         """
+
+
+def needs_reload(loaded: LoadedPipeline, message: plan_pb2.Program) -> Placement | None:
+    """The placement of a program that these ranks could run if only they held it."""
+    wanted = requirements_from_proto(message)
+    if wanted.placement == loaded.placement or lasting_differences(loaded, wanted):
+        return None
+    return wanted.placement
 
 
 def accept(loaded: LoadedPipeline, wanted_id: str, message: plan_pb2.Program) -> Program:
@@ -59,7 +77,7 @@ def accept(loaded: LoadedPipeline, wanted_id: str, message: plan_pb2.Program) ->
     if computed != wanted_id:
         raise DamagedPlanError(f"the program has id {computed}, not {wanted_id}")
     program = codec.program_from_proto(message)
-    found = differences(loaded, codec.requirements_from_proto(message))
+    found = differences(loaded, requirements_from_proto(message))
     if found:
         raise RefusedRunError("; ".join(found))
     engine.check(loaded.pipeline, program)

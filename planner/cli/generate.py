@@ -11,28 +11,32 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from ditplan.v1 import generation_pb2
+import grpc
+from ditplan.v1 import executor_pb2, executor_pb2_grpc, generation_pb2
 
 from planner.cli.client import Client, Refusal, connect
 from planner.cli.generation_spec import generation_spec
 from planner.cli.inputs import config_name, find_model
 from planner.cli.local import LocalServiceError, local_service
+from planner.cli.options import placement_options
 from planner.cli.outcome import REFUSED, fail, refused, succeeded
 from planner.cli.plan_file import check_program
 from planner.cli.plan_view import show_plan
 from planner.cli.progress import RunProgress
 from planner.cli.terminal import report
-from planner.compile.compiler import compile_config
-from planner.compile.plan import Topology
+from planner.codec import plan_to_proto
+from planner.compile.compiler import Compilation, compile_config
 from planner.compile.request import Request
 from planner.config.environment import PREFIX, effective_text
 from planner.diagnostics import has_errors
 from planner.render.record import record_document
+from planner.render.words import layers_in_words
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SEEDS = click.IntRange(0, 2**64 - 1)
 # A ready executor asks for work at once; it is given this long.
 _DIAL_SECONDS = 15.0
+_ANSWER_SECONDS = 10.0
 
 
 @click.command()
@@ -51,6 +55,7 @@ _DIAL_SECONDS = 15.0
 @click.option("--negative-prompt", help="What guidance leads away from.")
 @click.option("--image", type=_FILE, multiple=True, help="A picture that the run starts from.")
 @click.option("--num-gpus", type=click.IntRange(1), help="Ranks of a local run.  [default: 1]")
+@placement_options
 @click.option("--planner", metavar="HOST:PORT", help="Use this service instead of a local one.")
 @click.option("--out", type=_FILE, help="[default: image.png, or video.mp4 for a film]")
 @click.option("--save-latents", type=_FILE, help="Keep the final latents (safetensors, fp32).")
@@ -71,6 +76,7 @@ def generate(
     negative_prompt: str | None,
     image: tuple[Path, ...],
     num_gpus: int | None,
+    placement: tuple[str, ...],
     planner: str | None,
     out: Path | None,
     save_latents: Path | None,
@@ -82,8 +88,10 @@ def generate(
     this one run and stopped. The exit status is 1 when the run failed and 2 when the request was
     refused.
     """
-    if num_gpus is not None and planner is not None:
-        raise click.UsageError("--num-gpus is for a local run; with --planner its executors decide")
+    if planner is not None and (num_gpus is not None or placement):
+        given = ["--num-gpus"] * (num_gpus is not None) + [_option(name) for name in placement]
+        text = f"{given[0]} is for a local run; with --planner its executors decide"
+        raise click.UsageError(text)
     for file in (out or Path("image.png"), save_latents, record):
         if file is not None:
             _check_writable(file)
@@ -105,10 +113,10 @@ def generate(
         save_latents=save_latents is not None,
     )
     name = config_name(config)
-    mesh = Topology() if planner is not None else _check(spec, name, num_gpus or 1)
+    local = None if planner is not None else _check(spec, name, num_gpus or 1)
     name = _settle(spec, name)
     try:
-        with _client(planner, spec.model, mesh) as client:
+        with _client(planner, spec.model, local, placement) as client:
             finished = _run(client, spec, name)
             artifacts = {a.name: client.read(finished.name, a) for a in finished.artifacts}
     except Refusal as refusal:
@@ -164,19 +172,52 @@ def _events(
 
 
 @contextmanager
-def _client(planner: str | None, model: str, mesh: Topology) -> Iterator[Client]:
+def _client(
+    planner: str | None, model: str, local: Compilation | None, placement: tuple[str, ...]
+) -> Iterator[Client]:
+    """Of the planner at an address, or of one that is brought up for what was compiled here."""
     if planner is not None:
         with connect(planner) as client:
             yield client
         return
-    ranks = f" of {mesh.world_size} ranks" if mesh.world_size > 1 else ""
+    assert local is not None
+    assert local.program is not None
+    assert local.estimate is not None
+    plan = plan_to_proto(local.program, local.estimate)
+    size = plan.program.topology.world_size
+    ranks = f" of {size} ranks" if size > 1 else ""
     click.echo(f"starting a planner and an executor{ranks} ...", err=True)
-    with local_service(model, mesh) as address, connect(address) as client:
+    options = [_option(name) for name in placement]
+    if "warmup" in placement:
+        options += ["--warmup-resolutions", _size(local.request)]
+    with local_service(model, plan, options) as service, connect(service.planner) as client:
+        if local.layers:
+            _list_layers(service.executor)
         yield client
 
 
-def _check(spec: generation_pb2.GenerationSpec, source_name: str, world_size: int) -> Topology:
-    """The mesh of the ranks; says what is wrong with a request before they are brought up."""
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _size(request: Request) -> str:
+    frames = [] if request.num_frames is None else [str(request.num_frames)]
+    return "x".join([str(request.width), str(request.height), *frames])
+
+
+def _list_layers(executor: str) -> None:
+    """What the executor has quantized and what it has not, on standard error."""
+    with grpc.insecure_channel(executor) as channel:
+        stub = executor_pb2_grpc.ExecutorServiceStub(channel)
+        held = stub.GetExecutor(executor_pb2.GetExecutorRequest(), timeout=_ANSWER_SECONDS)
+    texts = layers_in_words(
+        (x.component, x.name, x.count, x.quant_type or x.reason) for x in held.layers
+    )
+    click.echo("".join(f"{text}\n" for text in texts), err=True, nl=False)
+
+
+def _check(spec: generation_pb2.GenerationSpec, source_name: str, world_size: int) -> Compilation:
+    """The plan of a local run; says what is wrong with a request before it is brought up."""
     facts = find_model(spec.model)
     asked = ("num_inference_steps", "height", "width", "num_frames", "guidance_scale")
     given = {field.name: value for field, value in spec.ListFields() if field.name in asked}
@@ -189,7 +230,7 @@ def _check(spec: generation_pb2.GenerationSpec, source_name: str, world_size: in
     if compilation.program is None:
         report(compilation.diagnostics, source=spec.config, source_name=source_name)
         sys.exit(REFUSED)
-    return compilation.program.topology
+    return compilation
 
 
 def _settle(spec: generation_pb2.GenerationSpec, source_name: str) -> str:

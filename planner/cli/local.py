@@ -10,16 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from ditplan.v1 import plan_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from planner.compile.plan import Topology
+from planner.cli.plan_file import write_plan
 from planner.compile.request import MAX_SIDE
-from planner.dispatch.matching import shared_encoders
 
 START_SECONDS = 30.0
 LOAD_SECONDS = 3600.0
@@ -33,11 +34,22 @@ class LocalServiceError(Exception):
     """A process did not come up, or ended; the message holds the end of what it said."""
 
 
-@contextmanager
-def local_service(model: str, mesh: Topology) -> Iterator[str]:
-    """Brings up a planner and an executor that holds the model; the value is their address.
+@dataclass(frozen=True, slots=True)
+class LocalService:
+    """The addresses of a planner and of its executor."""
 
-    ``mesh``: how many ranks the executor has, and what they share of the model.
+    planner: str
+    executor: str
+
+
+@contextmanager
+def local_service(
+    model: str, plan: plan_pb2.Plan, options: Sequence[str] = ()
+) -> Iterator[LocalService]:
+    """Brings up a planner and an executor of as many ranks as the plan has, which holds the model
+    as the plan needs it.
+
+    ``options``: of the executor, beside those.
 
     Raises:
         LocalServiceError: one of them did not come up.
@@ -50,32 +62,33 @@ def local_service(model: str, mesh: Topology) -> Iterator[str]:
     serve += ["--max-pixels", str(MAX_SIDE**2)]
     if Path(model).is_dir():
         serve += ["--model-root", model]
-    execute = [*_launcher(mesh), "executor", "--planner", address, "--model", model]
-    execute += ["--listen", own, "--tp-size", str(mesh.tp_size)]
-    execute += ["--extra-parallel-modules", ",".join(shared_encoders(mesh))]
+    ranks = plan.program.topology.world_size
+    execute = [*_launcher(ranks), "executor", "--planner", address, "--model", model]
+    execute += ["--listen", own, "--plan", str(directory / "plan.binpb"), *options]
     processes: list[_Process] = []
     with _terminating():
         try:
+            write_plan(str(directory / "plan.binpb"), plan)
             # Both before the first gRPC call of this process, whose threads do not go with a fork.
             processes += [_Process("planner", serve, directory)]
-            processes += [_Process("executor", execute, directory, ranks=mesh.world_size)]
+            processes += [_Process("executor", execute, directory, ranks=ranks)]
             planner, executor = processes
             _await_serving(address, planner, START_SECONDS, processes)
             _await_serving(own, executor, LOAD_SECONDS, processes)
-            yield address
+            yield LocalService(address, own)
         finally:
             for process in reversed(processes):
                 process.stop()
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _launcher(mesh: Topology) -> list[str]:
+def _launcher(ranks: int) -> list[str]:
     """The module that starts the ranks, with its options; none for one rank."""
-    if mesh.world_size == 1:
+    if ranks == 1:
         return []
     # Its rendezvous is on this host. A rank that dies once may come again.
     options = ["--standalone", "--local-addr", "127.0.0.1", "--max-restarts", "1"]
-    return ["torch.distributed.run", *options, "--nproc-per-node", str(mesh.world_size), "-m"]
+    return ["torch.distributed.run", *options, "--nproc-per-node", str(ranks), "-m"]
 
 
 def _make_directory() -> Path:

@@ -49,6 +49,43 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_request
 
 
+_PLACEMENT = {
+    "warmup": "Run two steps first, so that the run is not the one that waits for kernels.",
+    "compile": "Compile the transformers' blocks.",
+    "dit_cpu_offload": "Keep transformers in the host's memory until they run.",
+    "dit_layerwise_offload": "Keep their blocks there, each until it runs.",
+    "text_encoder_cpu_offload": "Keep text encoders there until they run.",
+    "vae_cpu_offload": "Keep the VAE there until it runs.",
+}
+
+
+def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds options of an executor that is brought up, passed on as one tuple of ``placement``.
+
+    Each is on by its name alone and takes true and false, as SGLang's do.
+    """
+
+    @wraps(command)
+    def with_placement(*arguments: Any, **options: Any) -> Any:
+        chosen = tuple(name for name in _PLACEMENT if options.pop(name))
+        return command(*arguments, placement=chosen, **options)
+
+    for name, help in reversed(_PLACEMENT.items()):
+        names = [f"--{name.replace('_', '-')}"]
+        names += ["--enable-torch-compile"] if name == "compile" else []
+        with_placement = click.option(
+            name,
+            *names,
+            type=bool,
+            is_flag=False,
+            flag_value="true",
+            default=False,
+            metavar="[true|false]",
+            help=help,
+        )(with_placement)
+    return with_placement
+
+
 model_option = click.option(
     "--model", required=True, metavar="NAME_OR_DIR", help="Published name or checkpoint."
 )

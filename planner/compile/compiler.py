@@ -31,6 +31,7 @@ from planner.compile.topology import (
     check_sequence,
     resolve_topology,
 )
+from planner.compile.weights import QuantizedLayers, quantized_layers
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
 from planner.config.environment import PREFIX, apply_environment
@@ -45,7 +46,8 @@ class Compilation:
     """A program with its estimate, or None for both when ``diagnostics`` hold an error.
 
     ``request`` has every default filled in. ``sources`` say where the values come from that the
-    program was made of; none where it was taken as it is.
+    program was made of; none where it was taken as it is. ``layers`` are those of the
+    transformers, where the config asks to have them listed.
     """
 
     program: Program | None
@@ -53,6 +55,7 @@ class Compilation:
     request: Request
     diagnostics: tuple[Diagnostic, ...]
     sources: tuple[Source, ...] = ()
+    layers: tuple[QuantizedLayers, ...] = ()
 
 
 def compile_config(
@@ -105,7 +108,18 @@ def compile_loaded(source: AccelerationConfig, model: ModelFacts, request: Reque
     )
     finished = _finished(source, program, model, request)
     sources = (*request_sources(asked, request, source), *config_sources(source))
-    return replace(finished, sources=sources)
+    layers = _layers(program, model) if source.quantize and source.quantize.verbose else ()
+    return replace(finished, sources=sources, layers=layers)
+
+
+def _layers(program: Program, model: ModelFacts) -> tuple[QuantizedLayers, ...]:
+    """What becomes of the layers of every transformer, as far as they are known."""
+    tp_size = program.topology.tp_size
+    return tuple(
+        each
+        for target, shape in zip(program.model.targets, model.shapes, strict=False)
+        for each in quantized_layers(target, shape, program.placement, tp_size=tp_size)
+    )
 
 
 def compile_program(program: Program, model: ModelFacts, request: Request) -> Compilation:

@@ -15,7 +15,7 @@ _CAPABILITY = re.compile(r"sm([1-9][0-9]{1,2})")
 ALLOWED = f"{CPU}, or a CUDA compute capability as sm80, sm89, sm90 or sm100"
 
 # The least compute capability that has the arithmetic (torchao, diffusers' dispatcher).
-_LEAST_FOR_TYPE = {
+LEAST_FOR_TYPE = {
     "float8_per_row": 89,
     "float8_per_tensor": 89,
     "float8_per_block": 89,
@@ -58,7 +58,7 @@ def check_device(config: AccelerationConfig, attention_backend: str, device: str
     """Reports quantization types and an attention backend that the device does not have."""
     if config.quantize is not None:
         for key, quant_type in _types(config.quantize):
-            least = _LEAST_FOR_TYPE.get(quant_type)
+            least = LEAST_FOR_TYPE.get(quant_type)
             _check(config, ("quantize_config", *key), quant_type, least, device)
     inner = config.parallelism is not None and config.parallelism.attention_backend
     path: Path = ("parallelism_config",) if inner else ()

@@ -2,34 +2,103 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import ceil
 
 from planner.compile.plan import ComponentQuantization, Placement
 from planner.models.facts import Target
 from planner.models.layers import Layers, Linear, Shape, Split
 
+# As torchao 0.18 stores them; scales are of four bytes, and int8 has a zero point of one.
 _SCALE = 4
-_GROUP = 128
+_INT8_SCALE = _SCALE + 1
+_BLOCK = 128
 _NVFP4_GROUP = 16
+_MULTIPLES = {
+    "float8_per_row": 16,
+    "float8_per_tensor": 16,
+    "float8_per_block": _BLOCK,
+    "nvfp4": 16,
+    "nvfp4_weight_only": 16,
+}
+# Groups of inputs with a scale and a zero point of two bytes each, in tiles.
+_INT4_GROUP, _INT4_INPUTS, _INT4_OUTPUTS = 128, 1024, 8
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedLayers:
+    """Layers of the blocks of one list that are treated alike, with their share on one rank.
+
+    ``name`` has * for the number of the block; without a ``quant_type`` they are left as they are,
+    for the reason given.
+    """
+
+    component: str
+    name: str
+    count: int
+    quant_type: str
+    reason: str
+    inputs: int
+    outputs: int
+
+
+def quantized_layers(
+    target: Target, shape: Shape, placement: Placement, *, tp_size: int
+) -> Iterator[QuantizedLayers]:
+    """What becomes of every matrix of the block lists; nothing for a target that is not quantized.
+
+    Other layers are never quantized.
+    """
+    own = placement.of(target.name)
+    if own is None:
+        return
+    parts = (*own.exclude_layers, *(rule.part for rule in placement.precision))
+    by_block = any(character.isdigit() for part in parts for character in part)
+    for listed, block in zip(target.block_lists, shape.blocks, strict=True):
+        for linear in block.linears:
+            if linear.convolution:
+                continue
+            inputs = ceil(linear.inputs / (tp_size if linear.split is Split.ROWS else 1))
+            outputs = ceil(linear.outputs / (tp_size if linear.split is Split.COLUMNS else 1))
+            found: Counter[tuple[str, str]] = Counter()
+            for i in range(listed.num_blocks) if by_block else range(1):
+                name = f"{listed.name}.{i}.{linear.name}"
+                found[_decision(placement, own, name, inputs, outputs)] += 1
+            name = f"{listed.name}.*.{linear.name}"
+            for (kind, reason), count in found.items():
+                times = count if by_block else listed.num_blocks
+                yield QuantizedLayers(target.name, name, times, kind, reason, inputs, outputs)
+
+
+def _decision(
+    placement: Placement, own: ComponentQuantization, name: str, inputs: int, outputs: int
+) -> tuple[str, str]:
+    """The type of a layer, or "" and why it is left."""
+    excluded = next((part for part in own.exclude_layers if part in name), None)
+    if excluded is not None:
+        return "", f"excluded by {excluded}"
+    kind = placement.quant_type_of(own, name)
+    multiple = _MULTIPLES.get(kind, 1)
+    if inputs % multiple or outputs % multiple:
+        return "", f"{outputs} x {inputs} are no multiples of {multiple}"
+    if kind.startswith("int4") and inputs % _INT4_GROUP:
+        return "", f"{inputs} inputs are no multiple of {_INT4_GROUP}"
+    return kind, ""
 
 
 def parameter_bytes(
     target: Target, shape: Shape, placement: Placement, *, tp_size: int, dtype_bytes: int
 ) -> int:
-    """Quantized are the matrices of the block lists, less those that are excluded by name."""
+    """Of the weights of a transformer on one rank, the largest share."""
     total = _layers_bytes(shape.rest, tp_size, dtype_bytes)
     for listed, block in zip(target.block_lists, shape.blocks, strict=True):
         total += listed.num_blocks * _layers_bytes(block, tp_size, dtype_bytes)
-        quantization = placement.of(target.name)
-        if quantization is not None:
-            for linear, times in _quantized(listed.name, listed.num_blocks, block, quantization):
-                weights = _share(linear, tp_size)
-                kind = placement.quant_type_of(quantization, f"{listed.name}.0.{linear.name}")
-                inputs = linear.inputs
-                if linear.split is Split.ROWS:
-                    inputs = ceil(inputs / tp_size)
-                total -= times * (weights * dtype_bytes - _bytes(inputs, weights, kind))
+    for each in quantized_layers(target, shape, placement, tp_size=tp_size):
+        if each.quant_type:
+            stored = _bytes(each.quant_type, each.inputs, each.outputs)
+            total -= each.count * (each.inputs * each.outputs * dtype_bytes - stored)
     return total
 
 
@@ -50,31 +119,16 @@ def _share(linear: Linear, tp_size: int) -> int:
     return ceil(linear.weights / tp_size)
 
 
-def _quantized(
-    name: str, blocks: int, block: Layers, quantization: ComponentQuantization
-) -> Iterator[tuple[Linear, int]]:
-    """Layers and in how many blocks they are quantized."""
-    excluded = quantization.exclude_layers
-    by_block = any(character.isdigit() for part in excluded for character in part)
-    for linear in block.linears:
-        if linear.convolution:
-            continue
-        if not by_block:
-            if not any(part in f"{name}.{linear.name}" for part in excluded):
-                yield linear, blocks
-            continue
-        names = (f"{name}.{i}.{linear.name}" for i in range(blocks))
-        yield linear, sum(not any(part in full for part in excluded) for full in names)
-
-
-def _bytes(inputs: int, weights: int, quant_type: str) -> int:
-    """A quantized matrix of so many inputs and weights, with its scales."""
+def _bytes(quant_type: str, inputs: int, outputs: int) -> int:
+    """A quantized matrix with its scales."""
+    weights = inputs * outputs
     if quant_type.startswith("nvfp4"):
-        return weights // 2 + ceil(weights / _NVFP4_GROUP)
+        return weights // 2 + weights // _NVFP4_GROUP + _SCALE
     if quant_type.startswith("int4"):
-        return weights // 2 + 4 * ceil(weights / _GROUP)
-    if quant_type.endswith("_per_tensor"):
-        return weights + _SCALE
-    if quant_type.endswith("_per_block"):
-        return weights + _SCALE * ceil(weights / _GROUP**2)
-    return weights + _SCALE * ceil(weights / inputs)
+        inputs = ceil(inputs / _INT4_INPUTS) * _INT4_INPUTS
+        outputs = ceil(outputs / _INT4_OUTPUTS) * _INT4_OUTPUTS
+        return inputs * outputs // 2 + 4 * outputs * (inputs // _INT4_GROUP)
+    if quant_type == "float8_per_block":
+        return weights + _SCALE * (weights // _BLOCK**2)
+    scale = _INT8_SCALE if quant_type.startswith("int8") else _SCALE
+    return weights + scale * (1 if quant_type.endswith("_per_tensor") else outputs)

@@ -27,6 +27,7 @@ def plan_document(compilation: Compilation, plan_id: str | None, *, model: str) 
         "columns": [_column(program, column) for column in program.columns] if program else [],
         "topology": plain(asdict(program.topology)) if program else None,
         "placement": plain(asdict(program.placement)) if program else None,
+        "layers": [asdict(layers) for layers in compilation.layers],
         "attention_backend": program.attention_backend or None if program else None,
         "sources": [_source(source) for source in compilation.sources],
         "diagnostics": [diagnostic_document(d) for d in compilation.diagnostics],

@@ -59,6 +59,13 @@ def facts(compilation: Compilation) -> list[tuple[str, str]]:
     if program.topology.world_size > 1:
         found.append((TOPOLOGY, _topology(program.topology)))
     found += [("quantized", sentence) for sentence in _quantization(program.placement)]
+    found += [
+        ("", text)
+        for text in layers_in_words(
+            (layers.component, layers.name, layers.count, layers.quant_type or layers.reason)
+            for layers in compilation.layers
+        )
+    ]
     if program.attention_backend:
         found.append(("attention", f"attention_backend {program.attention_backend}"))
     if estimate.cost is not None:
@@ -119,6 +126,16 @@ def rule_in_words(rule: AdaptiveRule) -> str:
         f"residual_diff_threshold {rule.residual_diff_threshold:g}"
     )
     return f"{test}, up to {' and '.join(limits)}" if limits else f"{test}, without a limit"
+
+
+def layers_in_words(layers: Iterable[tuple[str, str, int, str]]) -> list[str]:
+    """What became of layers, from component, name, count, and type or reason to have none."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for component, name, count, what in layers:
+        found.setdefault((component, what), []).append(f"{name} ({count})")
+    return [
+        f"{component}, {what}: {', '.join(names)}" for (component, what), names in found.items()
+    ]
 
 
 def _about(label: str, text: str) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from executor import codec
 from executor.codec import UnreadableMessageError
+from executor.codec_placement import executor_to_proto
 from executor.engine.program import (
     AdaptiveRule,
     Branch,
@@ -165,7 +166,7 @@ def test_a_step_is_reported_as_it_was() -> None:
 
 
 def test_an_executor_says_which_attention_it_has(loaded: LoadedPipeline) -> None:
-    message = codec.executor_to_proto("here", loaded)
+    message = executor_to_proto("here", loaded, allow_reload=False)
     assert list(message.attention_backends) == ["_native_flash", "_native_math", "flex", "native"]
 
 

@@ -11,8 +11,10 @@ import structlog
 from executor.agent.dialer import Dialer
 from executor.agent.runner import Runner
 from executor.agent.shutdown import Shutdown
-from executor.codec import executor_to_proto
+from executor.codec_placement import executor_to_proto
 from executor.placement.load import LoadedPipeline
+from executor.placement.placement import UNSHARED
+from executor.runtime.held import Held
 from executor.runtime.one_rank import OneRank
 
 JOIN_SECONDS = 20.0
@@ -29,19 +31,15 @@ class Agent:
         self.shutdown = Shutdown(drain_seconds=60)
         self.begun: list[tuple[str, str]] = []
         self.runner = Runner(
-            OneRank(loaded),
+            OneRank(Held(lambda placement: loaded, UNSHARED)),
             name="here",
             shutdown=self.shutdown,
             on_begin=lambda *run: self.begun.append(run),
             log=log,
             delivery_seconds=DELIVERY_SECONDS,
         )
-        self.dialer = Dialer(
-            planner,
-            executor_to_proto("here", loaded),
-            stop=self.shutdown.requested,
-            log=log,
-        )
+        self.dialer = Dialer(planner, stop=self.shutdown.requested, log=log)
+        self.dialer.announce(executor_to_proto("here", loaded, allow_reload=False))
         self.ended_with: Exception | None = None
         self.thread = threading.Thread(target=self._loop)
 

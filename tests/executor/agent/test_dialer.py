@@ -17,7 +17,9 @@ from tests.executor.programs import program
 
 
 def _dialer(planner: ScriptedPlanner, stop: threading.Event) -> Dialer:
-    return Dialer(planner.address, Executor(name="here"), stop=stop, log=structlog.get_logger())
+    dialer = Dialer(planner.address, stop=stop, log=structlog.get_logger())
+    dialer.announce(Executor(name="here"))
+    return dialer
 
 
 def test_it_keeps_asking_until_the_planner_is_there_and_logs_changes_only(

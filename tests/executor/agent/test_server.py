@@ -45,7 +45,7 @@ def test_it_is_alive_at_once_and_ready_while_it_serves(
     assert _health(channel) == (NOT_SERVING, SERVING)
     server.ready()
     assert _health(channel) == (SERVING, SERVING)
-    server.draining()
+    server.not_ready()
     assert _health(channel) == (NOT_SERVING, SERVING)
 
 

@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 
 from executor.placement.load import LoadedPipeline
-from executor.placement.requirements import Requirements, TargetRequirement, differences
+from executor.placement.placement import Placement
+from executor.placement.quantization import Quantization
+from executor.placement.requirements import (
+    Requirements,
+    TargetRequirement,
+    differences,
+    shared_encoders,
+)
 
 TRANSFORMER = TargetRequirement(
     name="transformer",
@@ -18,7 +25,12 @@ FITTING = Requirements(pipeline_class="FluxPipeline", targets=(TRANSFORMER,), wo
 
 
 def test_a_vae_is_shared_run_by_run(loaded: LoadedPipeline) -> None:
-    assert differences(loaded, replace(FITTING, extra_parallel_modules=("vae",))) == []
+    assert (
+        differences(
+            loaded, replace(FITTING, placement=Placement(encoders=shared_encoders(["vae"])))
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("backend", ["native", "_native_math", "_native_flash", "flex"])
@@ -78,9 +90,9 @@ def test_every_difference_is_listed(loaded: LoadedPipeline) -> None:
             replace(TRANSFORMER, name="transformer_2"),
         ),
         world_size=4,
-        tp_size=2,
-        extra_parallel_modules=("text_encoder_2", "vae"),
-        quant_type="float8",
+        placement=Placement(
+            2, shared_encoders(["text_encoder_2", "vae"]), Quantization("float8_per_row")
+        ),
         attention_backend="sage",
     )
     assert differences(loaded, other) == [
@@ -88,9 +100,9 @@ def test_every_difference_is_listed(loaded: LoadedPipeline) -> None:
         "the plan's transformer is WanTransformer3DModel, here it is FluxTransformer2DModel",
         "the plan's transformer_2 is FluxTransformer2DModel, here it is nothing",
         "the plan is for 4 ranks, the executor has 1",
-        "the plan splits tensors over 2 ranks, the executor over 1",
-        "the plan shares text_encoder_2, the executor none",
-        "the plan wants float8 weights, the executor holds float32",
         "the plan wants attention backend sage, which this executor cannot run: "
         + loaded.attention_faults["sage"],
+        "the plan splits tensors over 2 ranks, the executor over 1",
+        "the plan shares text_encoder_2, the executor none",
+        "the plan wants float8_per_row, the executor holds float32",
     ]

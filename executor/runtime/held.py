@@ -1,0 +1,52 @@
+"""The pipeline that a rank holds, and how it comes to hold another."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+from executor.placement.load import LoadedPipeline, refuse_impossible
+from executor.placement.placement import Placement
+
+
+class Held:
+    """``load`` gives the model as a placement has it; it is called at once with the first."""
+
+    def __init__(self, load: Callable[[Placement], LoadedPipeline], placement: Placement) -> None:
+        """Raises PlacementError where it cannot be loaded."""
+        self._load = load
+        self._loaded: LoadedPipeline | None = load(placement)
+
+    @property
+    def loaded(self) -> LoadedPipeline:
+        assert self._loaded is not None, "nothing is loaded since a reload failed"
+        return self._loaded
+
+    @property
+    def is_loaded(self) -> bool:
+        """Not so only once a reload has failed."""
+        return self._loaded is not None
+
+    def check(self, placement: Placement) -> None:
+        """Raises PlacementError where a device like this one could not hold it."""
+        refuse_impossible(
+            placement.quantization,
+            self.loaded.device,
+            getattr(torch, self.loaded.dtype),
+            self.loaded.checkpoint.classes,
+        )
+
+    def reload(self, placement: Placement) -> None:
+        """Lets go of the pipeline first: there may be no room for two.
+
+        Raises:
+            PlacementError: it cannot be loaded; then nothing is held any more.
+        """
+        self._loaded = None
+        # Graphs of compiled blocks hold their weights.
+        torch._dynamo.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
+        self._loaded = self._load(placement)
