@@ -171,7 +171,7 @@ def received_program(message: plan_pb2.Program) -> Program:
     Raises:
         MalformedProgramError: a field holds what no compiler writes.
     """
-    return program_from_proto(message, _model_from_proto(message.model))
+    return program_from_proto(message, model_from_proto(message.model))
 
 
 def estimate_from_proto(message: plan_pb2.Estimate) -> Estimate:
@@ -199,7 +199,7 @@ def model_to_proto(model: Architecture) -> plan_pb2.Model:
     )
 
 
-def _model_from_proto(message: plan_pb2.Model) -> Architecture:
+def model_from_proto(message: plan_pb2.Model) -> Architecture:
     return Architecture(
         family=message.family,
         pipeline_class=message.pipeline_class,

@@ -18,8 +18,16 @@ class Timing:
     cancel_window: float = 5.0
     # Without a step for so long, an executor is stuck, however well it sends heartbeats.
     max_step_seconds: float = 1800.0
+    # On top of it before the first step of a run for which an executor loads its model anew.
+    max_reload_seconds: float = 1800.0
+    # How long newer work may overtake work for which an executor would load its model anew, and how
+    # long it keeps what it loaded while that has work.
+    reload_patience: float = 60.0
     # How long an executor counts as connected after its last call.
     connected_grace: float = 3.0
+    # After a start, until no executor has to load its model anew for want of one that is yet to
+    # come back: they dial at least every 5 s.
+    return_window: float = 6.0
     max_queue_seconds: float = 3600.0
     max_acquire_wait: float = 60.0
     stop_grace: float = 5.0

@@ -134,10 +134,11 @@ def generate(
         record: (json.dumps(document, indent=1) + "\n").encode(),
     }
     _keep({path: data for path, data in results.items() if path is not None})
+    reload = f"{seconds:.2f} s loading, " if (seconds := document["reload_seconds"]) > 0 else ""
     click.echo(
         f"{out}: seed {finished.spec.seed}, {document['computed_steps']} of "
         f"{len(document['steps'])} steps computed, {document['denoise_seconds']:.2f} s denoising, "
-        f"plan {finished.plan.plan_id[:12]}"
+        f"{reload}plan {finished.plan.plan_id[:12]}"
     )
 
 

@@ -76,8 +76,8 @@ def check_request(source: AccelerationConfig, model: ModelFacts, request: Reques
     for name in ("height", "width"):
         side = getattr(request, name)
         if not multiple <= side <= MAX_SIDE or side % multiple:
-            nearest = min(max(round(side / multiple), 1), MAX_SIDE // multiple) * multiple
-            error(name, f"multiples of {multiple} up to {MAX_SIDE}", f"nearest: {nearest}")
+            hint = _nearest(side, multiple, multiple, MAX_SIDE)
+            error(name, f"multiples of {multiple} up to {MAX_SIDE}", hint)
     _check_frames(source, model, request)
     if request.device is not None and not is_device(request.device):
         error("device", DEVICES)
@@ -123,10 +123,17 @@ def _check_frames(source: AccelerationConfig, model: ModelFacts, request: Reques
         message = f"{frames} is not allowed; this model makes pictures"
         source.report(Severity.ERROR, "invalid-request", ("num_frames",), message)
     elif not 1 <= frames <= MAX_FRAMES or (frames - 1) % multiple:
-        nearest = min(max(round((frames - 1) / multiple), 0), (MAX_FRAMES - 1) // multiple)
         message = (
             f"{frames} is not allowed; allowed: one more than a multiple of {multiple}, "
             f"up to {MAX_FRAMES}"
         )
-        hint = f"nearest: {nearest * multiple + 1}"
+        hint = _nearest(frames, 1, multiple, MAX_FRAMES)
         source.report(Severity.ERROR, "invalid-request", ("num_frames",), message, hint)
+
+
+def _nearest(value: int, first: int, step: int, most: int) -> str:
+    """The values next to one that is not allowed: those from the first on, a step apart."""
+    last = first + (most - first) // step * step
+    below = first + (value - first) // step * step
+    found = {min(max(each, first), last) for each in (below, below + step)}
+    return f"nearest: {' or '.join(map(str, sorted(found)))}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
@@ -12,11 +13,18 @@ from ditplan.v1 import executor_pb2, generation_pb2
 from planner.dispatch.attempts import QueueAgain, after_failure, failed
 from planner.dispatch.matching import Offer
 from planner.dispatch.notices import Notices, wait
-from planner.dispatch.reports import InvalidReportError, decided_program, new_steps
+from planner.dispatch.reports import (
+    InvalidReportError,
+    check_completion,
+    decided_program,
+    new_steps,
+)
+from planner.dispatch.requirements import Requirements
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Session, Sessions
-from planner.dispatch.settlement import Settlement, lease_log
+from planner.dispatch.settlement import ANY_WORK, Settlement, lease_log
 from planner.dispatch.shutdown import Shutdown
+from planner.dispatch.turns import next_work
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
 from planner.settings import Limits, Timing
 from planner.store.interface import Store
@@ -35,6 +43,7 @@ class Dispatcher:
         notices: Notices,
         sessions: Sessions,
         settlement: Settlement,
+        requirements: Requirements,
         shutdown: Shutdown,
         timing: Timing,
         limits: Limits,
@@ -44,14 +53,16 @@ class Dispatcher:
         self._notices = notices
         self._sessions = sessions
         self._settlement = settlement
+        self._requirements = requirements
         self._shutdown = shutdown
         self._timing = timing
         self._limits = limits
+        self._reloads_from = time.monotonic() + timing.return_window
 
     async def acquire(
         self, executor: executor_pb2.Executor, offer: Offer, wait_seconds: float
     ) -> Lease | None:
-        """The oldest queued work that matches the offer; None when the wait ends without."""
+        """The next work for an executor that offers this; None when the wait ends without."""
         held = self._store.leases_of(executor.name)
         if self._sessions.any_of(held):
             raise CallRefused(
@@ -59,32 +70,56 @@ class Dispatcher:
                 ErrorReason.EXECUTOR_NAME_IN_USE,
                 f"an executor named {executor.name!r} is running work; names must be unique",
             )
-        key = offer.offered.key
+        own = f"executor {executor.name}"
+        keys = [own, *offer.keys, *([ANY_WORK] if offer.allow_reload else [])]
+        # Whoever holds the placement of queued work may leave without a word.
+        recheck = self._timing.connected_grace if offer.allow_reload else math.inf
         ends_at = time.monotonic() + min(wait_seconds, self._timing.max_acquire_wait)
         with self._roster.present(offer, asks_for_work=True) as call:
             for lease in held:
                 # Whoever asks for work runs none: the process that held this is gone.
                 self._settlement.lost(lease)
             # An older call of the same executor must learn that it is superseded.
-            self._notices.notify(key)
-            with self._notices.listen(key) as changed:
+            self._notices.notify(own)
+            with self._notices.listen(*keys) as changed:
                 while not call.superseded:
                     self._shutdown.refuse_if_begun()
                     changed.clear()
-                    leased = self._take(key, executor)
+                    leased = self._take(offer, executor)
                     remaining = ends_at - time.monotonic()
                     if leased is not None or remaining <= 0:
                         return leased
-                    await wait(changed, remaining)
+                    await wait(changed, min(remaining, recheck))
         return None
 
-    def _take(self, key: str, executor: executor_pb2.Executor) -> Lease | None:
-        lease = self._store.take(key, executor, time.time() + self._timing.attach_window)
-        if lease is not None:
-            self._settlement.deadlines_changed()
-            self._notices.notify(lease.generation)
-            lease_log(lease).info("lease_granted", epoch=lease.epoch)
+    def _take(self, offer: Offer, executor: executor_pb2.Executor) -> Lease | None:
+        expires_at = time.time() + self._timing.attach_window
+        keys = self._next_keys(offer)
+        lease = self._store.take(keys, executor, expires_at) if keys else None
+        if lease is None:
+            return None
+        reload = lease.requirement not in offer.keys
+        if reload:
+            self._roster.expect(offer.reloaded(self._requirements.of(lease.requirement)))
+            # What it held until now may be another's to take.
+            self._notices.notify(ANY_WORK)
+        self._settlement.deadlines_changed()
+        self._notices.notify(lease.generation)
+        lease_log(lease).info("lease_granted", epoch=lease.epoch, reload=reload)
         return lease
+
+    def _next_keys(self, offer: Offer) -> Collection[str]:
+        if not offer.allow_reload or time.monotonic() < self._reloads_from:
+            return offer.keys
+        work = next_work(
+            offer,
+            [other for other in self._roster.connected() if other.executor != offer.executor],
+            self._store.waiting(),
+            self._requirements.of,
+            patience=self._timing.reload_patience,
+            held_seconds=self._roster.held_seconds(offer.executor),
+        )
+        return [] if work is None else [work.key]
 
     def held_lease(self, generation: str, epoch: int) -> Lease:
         """The current lease of a generation where it has that epoch, else ABORTED."""
@@ -93,10 +128,23 @@ class Dispatcher:
             raise stale()
         return lease
 
-    def attach(self, lease: Lease, generation: generation_pb2.Generation) -> Session:
-        """Opens the session of a lease; an older stream of the same lease ends."""
+    def offer_of(self, lease: Lease, announced: Offer) -> Offer:
+        """What a connected executor counts as while it holds a lease."""
+        if lease.requirement in announced.keys:
+            return announced
+        return announced.reloaded(self._requirements.of(lease.requirement))
+
+    def attach(
+        self, lease: Lease, generation: generation_pb2.Generation, *, reloads: bool
+    ) -> Session:
+        """Opens the session of a lease; an older stream of the same lease ends.
+
+        ``reloads``: the executor loads its model anew before the first step.
+        """
         self._store.extend(lease, time.time() + self._timing.lease_ttl)
         session = Session(lease, generation.plan.program, lease.steps_done, lease.cancel_reason)
+        if reloads and not lease.steps_done:
+            session.progressed_at += self._timing.max_reload_seconds
         self._sessions.open(session)
         lease_log(lease).info("executor_attached", epoch=lease.epoch, next_step=lease.steps_done)
         return session
@@ -134,13 +182,10 @@ class Dispatcher:
     def complete(self, session: Session, completion: dispatch_pb2.Completion) -> None:
         """Publishes the record and the artifacts of a finished run."""
         lease, program = session.lease, session.program
-        count = len(program.steps)
-        if session.next_step != count:
-            text = f"completion after {session.next_step} of {count} steps"
-            raise self._belied(session, text)
-        if len(completion.cache_bytes) not in (0, len(program.columns)):
-            held = f"{len(completion.cache_bytes)} cache_bytes"
-            raise self._belied(session, f"{held} for {len(program.columns)} columns")
+        try:
+            check_completion(program, completion, session.next_step)
+        except InvalidReportError as fault:
+            raise self._belied(session, str(fault)) from None
         steps = self._store.outcomes(lease)
         record = generation_pb2.Record(
             plan_id=lease.plan_id,
@@ -150,6 +195,7 @@ class Dispatcher:
             total_seconds=completion.total_seconds,
             cache_bytes=completion.cache_bytes,
             exchanges=completion.exchanges,
+            reload_seconds=completion.reload_seconds,
         )
         self._settle(session, Ending(State.SUCCEEDED, record=record))
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from ditplan.v1 import plan_pb2
 
-from planner.codec import model_to_proto, placement_to_proto
+from planner.codec import (
+    model_from_proto,
+    model_to_proto,
+    placement_from_proto,
+    placement_to_proto,
+)
 from planner.compile.plan import Placement, Program, Topology
 from planner.models.components import VAE
 from planner.models.facts import Architecture, ModelFacts
 
+NATIVE_ATTENTION = "native"
+
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a run needs of an executor, and equally what an executor offers.
+    """What a run needs of an executor, and equally what an executor holds.
 
     ``model`` is the name under which a model is served: two checkpoints of one architecture
     draw different pictures, so its architecture alone does not match. Of the ranks' mesh only what
     is settled when weights are loaded: ``tp_size``, and the text encoders that they share.
+    ``attention_backend`` "": any. The placement is kept in the one form of all that mean the same.
     """
 
     model: str
@@ -29,6 +37,11 @@ class Requirement:
     placement: Placement
     tp_size: int = 1
     shared_encoders: tuple[str, ...] = ()
+    attention_backend: str = ""
+
+    def __post_init__(self) -> None:
+        targets = [target.name for target in self.architecture.targets]
+        object.__setattr__(self, "placement", _canonical(self.placement, targets))
 
     @classmethod
     def of(cls, model: str, program: Program) -> Requirement:
@@ -40,25 +53,52 @@ class Requirement:
             program.placement,
             mesh.tp_size,
             shared_encoders(mesh),
+            program.attention_backend,
         )
 
     @property
     def key(self) -> str:
         """Equal for equal requirements, in every process."""
-        message = plan_pb2.Program(
+        [key] = self.keys([self.attention_backend])
+        return key
+
+    def keys(self, attention_backends: Iterable[str]) -> list[str]:
+        """The keys of the same requirement with each of these attention backends."""
+        common = replace(self, attention_backend="").to_proto()
+        digest = hashlib.sha256(common.SerializeToString(deterministic=True))
+        digest.update(self.model.encode())
+        found = []
+        for backend in attention_backends:
+            own = digest.copy()
+            own.update(f"\0{backend}".encode())
+            found.append(own.hexdigest())
+        return found
+
+    def to_proto(self) -> plan_pb2.Program:
+        """All of it but the model's name, as the program that has nothing else."""
+        return plan_pb2.Program(
             model=model_to_proto(self.architecture),
             topology=plan_pb2.Topology(
                 world_size=self.world_size,
                 tp_size=self.tp_size,
                 extra_parallel_modules=self.shared_encoders,
             ),
-            placement=placement_to_proto(
-                replace(self.placement, exclude_layers=tuple(sorted(self.placement.exclude_layers)))
-            ),
+            placement=placement_to_proto(self.placement),
+            attention_backend=self.attention_backend,
         )
-        digest = hashlib.sha256(message.SerializeToString(deterministic=True))
-        digest.update(self.model.encode())
-        return digest.hexdigest()
+
+    @classmethod
+    def from_proto(cls, model: str, message: plan_pb2.Program) -> Requirement:
+        mesh = message.topology
+        return cls(
+            model,
+            model_from_proto(message.model),
+            mesh.world_size,
+            placement_from_proto(message.placement),
+            mesh.tp_size,
+            tuple(mesh.extra_parallel_modules),
+            message.attention_backend,
+        )
 
 
 def shared_encoders(mesh: Topology) -> tuple[str, ...]:
@@ -66,64 +106,52 @@ def shared_encoders(mesh: Topology) -> tuple[str, ...]:
     return tuple(sorted(set(mesh.extra_parallel_modules) - {VAE}))
 
 
+def _canonical(placement: Placement, targets: list[str]) -> Placement:
+    names = dict.fromkeys([*targets, *(each.name for each in placement.components)])
+    quantized = {name: found for name in names if (found := placement.of(name)) is not None}
+    components = tuple(
+        replace(quantized[name], exclude_layers=tuple(sorted(set(quantized[name].exclude_layers))))
+        for name in sorted(quantized)
+        if quantized[name].quant_type
+    )
+    if not components:
+        return Placement()
+    parts = {rule.part: rule for rule in reversed(placement.precision)}
+    precision = tuple(parts[part] for part in sorted(parts))
+    first = components[0]
+    alike = {(each.quant_type, each.exclude_layers) for each in components}
+    if len(alike) == 1 and [each.name for each in components] == sorted(targets):
+        return Placement(first.quant_type, first.exclude_layers, (), precision)
+    return Placement(components=components, precision=precision)
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A connected executor's name, the model it has loaded, and what it offers.
+    """A connected executor's name, the model it has loaded, and what it holds.
 
-    ``dtype`` of its transformers; empty where it does not say.
+    ``dtype`` of its transformers; ``device`` is "cpu" or a compute capability as "sm90"; both are
+    empty where it does not say. ``keys`` are those of the requirements that it meets as it is.
     """
 
     executor: str
     facts: ModelFacts
     offered: Requirement
     dtype: str = ""
+    device: str = ""
+    attention_backends: tuple[str, ...] = (NATIVE_ATTENTION,)
+    allow_reload: bool = False
+    keys: frozenset[str] = field(init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        keys = self.offered.keys(("", *self.attention_backends))
+        object.__setattr__(self, "keys", frozenset(keys))
 
-def differences(needed: Requirement, offered: Requirement) -> list[str]:
-    """Why an executor cannot serve the work, in words; empty exactly where the keys are equal."""
-    if needed.model != offered.model:
-        return [f"serves model {offered.model!r}"]
-    found = []
-    if needed.architecture != offered.architecture:
-        found.append("its checkpoint has another architecture")
-    if needed.world_size != offered.world_size:
-        found.append(f"world size is {offered.world_size}, the plan needs {needed.world_size}")
-    if needed.tp_size != offered.tp_size:
-        found.append(f"tp_size is {offered.tp_size}, the plan needs {needed.tp_size}")
-    if needed.shared_encoders != offered.shared_encoders:
-        found.append(
-            f"the ranks share {', '.join(offered.shared_encoders) or 'no text encoder'}, "
-            f"the plan needs {', '.join(needed.shared_encoders) or 'none'}"
+    def reloaded(self, needed: Requirement) -> Offer:
+        """The same executor once it has loaded its model anew for this."""
+        held = replace(
+            self.offered,
+            placement=needed.placement,
+            tp_size=needed.tp_size,
+            shared_encoders=needed.shared_encoders,
         )
-    if needed.placement.quant_type != offered.placement.quant_type:
-        found.append(
-            f"quantization is {offered.placement.quant_type or 'none'}, "
-            f"the plan needs {needed.placement.quant_type or 'none'}"
-        )
-    mine, theirs = (sorted(r.placement.exclude_layers) for r in (needed, offered))
-    if mine != theirs:
-        found.append(
-            f"layers excluded from quantization are {', '.join(theirs) or 'none'}, "
-            f"the plan needs {', '.join(mine) or 'none'}"
-        )
-    for name in ("components", "precision"):
-        if getattr(needed.placement, name) != getattr(offered.placement, name):
-            found.append(f"other layers are quantized there ({name} of the placement)")
-    return found
-
-
-def why_none_matches(needed: Requirement, offers: Sequence[Offer]) -> str | None:
-    """None where an offer matches, else what differs for every connected executor."""
-    if not offers:
-        return "no executor is connected"
-    found = {offer.executor: differences(needed, offer.offered) for offer in offers}
-    if any(not differs for differs in found.values()):
-        return None
-    listed = "; ".join(f"{name}: {', '.join(differs)}" for name, differs in found.items())
-    if all(offer.offered.model != needed.model for offer in offers):
-        count = len(offers)
-        return (
-            f"model {needed.model!r} is not served by any of {count} connected "
-            f"executor{'s' if count > 1 else ''} ({listed})"
-        )
-    return f"no connected executor matches ({listed})"
+        return replace(self, offered=held)

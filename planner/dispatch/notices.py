@@ -14,16 +14,19 @@ class Notices:
         self._listeners: dict[str, set[asyncio.Event]] = {}
 
     @contextmanager
-    def listen(self, key: str) -> Iterator[asyncio.Event]:
+    def listen(self, *keys: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever one of the keys changes."""
         event = asyncio.Event()
-        self._listeners.setdefault(key, set()).add(event)
+        for key in keys:
+            self._listeners.setdefault(key, set()).add(event)
         try:
             yield event
         finally:
-            listeners = self._listeners[key]
-            listeners.discard(event)
-            if not listeners:
-                del self._listeners[key]
+            for key in set(keys):
+                listeners = self._listeners[key]
+                listeners.discard(event)
+                if not listeners:
+                    del self._listeners[key]
 
     def notify(self, key: str) -> None:
         for event in self._listeners.get(key, ()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2, plan_pb2
 
 _DECIDED = (plan_pb2.OP_KIND_FULL, plan_pb2.OP_KIND_CACHED)
@@ -36,6 +37,22 @@ def new_steps(
         _check(program, outcome)
         fresh.append(outcome)
     return fresh
+
+
+def check_completion(
+    program: plan_pb2.Program, completion: dispatch_pb2.Completion, next_step: int
+) -> None:
+    """Raises InvalidReportError where the run cannot have ended like this."""
+    count = len(program.steps)
+    if next_step != count:
+        raise InvalidReportError(f"completion after {next_step} of {count} steps")
+    if len(completion.cache_bytes) not in (0, len(program.columns)):
+        held = f"{len(completion.cache_bytes)} cache_bytes"
+        raise InvalidReportError(f"{held} for {len(program.columns)} columns")
+    for name in ("denoise_seconds", "total_seconds", "reload_seconds"):
+        seconds = getattr(completion, name)
+        if not math.isfinite(seconds) or seconds < 0:
+            raise InvalidReportError(f"{name} {seconds} is no length of time")
 
 
 def _check(program: plan_pb2.Program, outcome: generation_pb2.StepOutcome) -> None:

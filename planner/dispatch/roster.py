@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from planner.dispatch.matching import Offer
+from planner.dispatch.matching import Offer, Requirement
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,11 @@ class Call:
 
 @dataclass(slots=True)
 class _Presence:
+    """``offer`` is what it counts as, ``held`` what it last said to hold, and since when."""
+
     offer: Offer
+    held: Requirement
+    held_since: float
     calls: list[Call] = field(default_factory=list)
     left_at: float = 0.0
 
@@ -42,18 +46,30 @@ class Roster:
         presence = self._present.get(offer.executor)
         if presence is None:
             self._prune()
-            presence = self._present[offer.executor] = _Presence(offer)
+            presence = self._present[offer.executor] = _Presence(
+                offer, offer.offered, self._clock()
+            )
             log.info("executor_connected", executor=offer.executor, model=offer.offered.model)
         presence.offer = offer
         if asks_for_work:
             for older in presence.calls:
                 older.superseded = older.asks_for_work
+            if presence.held != offer.offered:
+                presence.held, presence.held_since = offer.offered, self._clock()
         presence.calls.append(call)
         try:
             yield call
         finally:
             presence.calls.remove(call)
             presence.left_at = self._clock()
+
+    def expect(self, offer: Offer) -> None:
+        """Counts a connected executor as what it is about to become, until it asks for work."""
+        self._present[offer.executor].offer = offer
+
+    def held_seconds(self, executor: str) -> float:
+        """How long a connected executor has asked for work with what it holds now."""
+        return self._clock() - self._present[executor].held_since
 
     def connected(self) -> list[Offer]:
         self._prune()

@@ -17,7 +17,8 @@ class Session:
     """One open stream of a lease. Whoever changes it sets ``changed``; its stream looks then.
 
     ``settled``: the outcome is stored. ``fenced``: the lease went away, or to a newer stream.
-    ``progressed_at``: the last step or the attachment, by the monotonic clock.
+    ``progressed_at``: the last step or the attachment, by the monotonic clock; until the first step
+    later than that by the time that loading a model anew may take.
     """
 
     lease: Lease

@@ -9,7 +9,9 @@ import grpc
 import structlog
 
 from planner.dispatch.attempts import QueueAgain, after_loss, cancelled, failed
+from planner.dispatch.differences import could_reload
 from planner.dispatch.notices import Notices, wait
+from planner.dispatch.requirements import Requirements
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
 from planner.settings import Limits, Timing
@@ -18,6 +20,8 @@ from planner.store.interface import Store
 from planner.store.values import Ending, Lease, State
 
 _STORE_FAILURE_PAUSE = 1.0
+ANY_WORK = "any work"
+"""What executors listen to that may load their model anew for work of another key."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +34,7 @@ class Settlement:
         roster: Roster,
         notices: Notices,
         sessions: Sessions,
+        requirements: Requirements,
         timing: Timing,
         limits: Limits,
     ) -> None:
@@ -38,6 +43,7 @@ class Settlement:
         self._roster = roster
         self._notices = notices
         self._sessions = sessions
+        self._requirements = requirements
         self._timing = timing
         self._limits = limits
         self._deadlines_changed = asyncio.Event()
@@ -69,6 +75,7 @@ class Settlement:
         """Wakes the executors that could take it."""
         self.deadlines_changed()
         self._notices.notify(requirement)
+        self._notices.notify(ANY_WORK)
 
     def conclude(self, lease: Lease, outcome: QueueAgain | Ending) -> None:
         """Ends a lease. StaleLeaseError where it is over already."""
@@ -87,8 +94,9 @@ class Settlement:
     def lost(self, lease: Lease) -> None:
         """The executor of a lease is gone without a word."""
         name = lease.executor.name
+        needed = self._requirements.of(lease.requirement)
         another = any(
-            offer.offered.key == lease.requirement
+            (lease.requirement in offer.keys or could_reload(needed, offer))
             and (offer.executor != name or self._roster.is_asking(name))
             for offer in self._roster.connected()
         )

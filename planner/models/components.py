@@ -18,6 +18,7 @@ _COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "ZImagePipeline": ("text_encoder", "vae"),
     "HunyuanVideoPipeline": ("text_encoder", "text_encoder_2", "vae"),
     "HunyuanVideo15Pipeline": ("text_encoder", "text_encoder_2", "vae"),
+    "LTXPipeline": ("text_encoder", "vae"),
 }
 
 

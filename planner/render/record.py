@@ -45,6 +45,7 @@ def record_document(generation: generation_pb2.Generation) -> dict[str, Any]:
         "computed_steps": sum(any(op["kind"] == "FULL" for op in s["ops"]) for s in steps),
         "denoise_seconds": record.denoise_seconds,
         "total_seconds": record.total_seconds,
+        "reload_seconds": record.reload_seconds,
         "cache_bytes": list(record.cache_bytes),
         "exchanges": [
             {

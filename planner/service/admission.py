@@ -17,7 +17,8 @@ from planner.compile import dtype
 from planner.compile.compiler import Compilation, compile_config, compile_program, in_dtype
 from planner.compile.plan import Program
 from planner.compile.request import MAX_STEPS, Request
-from planner.dispatch.matching import Offer, Requirement, differences
+from planner.dispatch.differences import could_reload
+from planner.dispatch.matching import Offer, Requirement
 from planner.errors import Violation, invalid, invalid_config
 from planner.models.facts import Architecture
 from planner.service.models import Model
@@ -81,7 +82,9 @@ def _in_their_dtype(compilation: Compilation, model: Model, serving: list[Offer]
     if compilation.program is None:
         return compilation
     needed = Requirement.of(model.name, compilation.program)
-    able = [offer.dtype for offer in serving if not differences(needed, offer.offered)]
+    matching = [offer for offer in serving if needed.key in offer.keys]
+    matching = matching or [offer for offer in serving if could_reload(needed, offer)]
+    able = [offer.dtype for offer in matching]
     known = sorted((name for name in able if name), key=lambda name: (dtype.BYTES[name], name))
     return in_dtype(compilation, model.facts, known[-1]) if known else compilation
 
@@ -92,16 +95,19 @@ def _compile(
     if spec.HasField("program"):
         program = _program(spec.program, model.facts.architecture)
         return compile_program(program, model.facts, _request(spec, None))
-    offers = [offer.offered for offer in serving]
-    tried = []
+    tried, after_reload = [], []
     # Most ranks first: where the config leaves the world size open, more of them finish sooner.
-    for world_size in sorted({offered.world_size for offered in offers}, reverse=True):
+    for world_size in sorted({offer.offered.world_size for offer in serving}, reverse=True):
         compilation = compile_config(spec.config, model.facts, _request(spec, world_size))
         if compilation.program is not None:
             needed = Requirement.of(model.name, compilation.program)
-            if any(not differences(needed, offered) for offered in offers):
+            if any(needed.key in offer.keys for offer in serving):
                 return compilation
+            if any(could_reload(needed, offer) for offer in serving):
+                after_reload.append(compilation)
         tried.append(compilation)
+    if after_reload:
+        return after_reload[0]
     without = compile_config(spec.config, model.facts, _request(spec, None))
     if without.program is None and tried:
         return tried[0]

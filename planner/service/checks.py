@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ditplan.dispatch.v1 import dispatch_pb2
-from ditplan.v1 import executor_pb2, generation_pb2
+from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 
 from planner.compile import dtype
+from planner.compile.device import CPU, is_device
 from planner.errors import Violation, invalid
 from planner.service.pictures import picture_faults
 from planner.settings import Limits
@@ -17,6 +18,9 @@ _MAX_WORLD_SIZE = 4096
 _MAX_CONFIGS = 16
 _MAX_FPS = 120
 _MAX_CONFIG_BYTES = 1 << 20
+_MAX_NAMES = 64
+_MAX_SHOWN = 64
+_MAX_LAYERS = 1024
 
 
 def check_model_name(model: str, field: str, limits: Limits) -> Iterator[Violation]:
@@ -91,6 +95,14 @@ def _executor(executor: executor_pb2.Executor, limits: Limits) -> Iterator[Viola
     if executor.dtype not in ("", *dtype.BYTES):
         text = f"{executor.dtype!r} is not allowed; allowed: {dtype.ALLOWED}"
         yield Violation("executor.dtype", text)
+    capability = executor.compute_capability
+    if capability and (capability == CPU or not is_device(capability)):
+        text = f"{capability[:_MAX_SHOWN]!r} is not allowed; allowed: none, or as sm80 and sm90"
+        yield Violation("executor.compute_capability", text)
+    for field in ("attention_backends", "offloaded", "extra_parallel_modules"):
+        path = f"executor.{field}"
+        yield from _names(getattr(executor, field), path, _MAX_NAMES, limits.name_bytes)
+    yield from _placement(executor.placement, limits.name_bytes)
     if len(executor.component_configs) > _MAX_CONFIGS:
         yield Violation("executor.component_configs", f"are more than {_MAX_CONFIGS}")
     for i, config in enumerate(executor.component_configs):
@@ -98,6 +110,34 @@ def _executor(executor: executor_pb2.Executor, limits: Limits) -> Iterator[Viola
             yield Violation(
                 f"executor.component_configs[{i}].json", f"is longer than {_MAX_CONFIG_BYTES}"
             )
+
+
+def _placement(placement: plan_pb2.Placement, max_bytes: int) -> Iterator[Violation]:
+    path = "executor.placement"
+    if placement.quant_type:
+        yield from _name(placement.quant_type, f"{path}.quant_type", max_bytes)
+    layers = f"{path}.exclude_layers"
+    yield from _names(placement.exclude_layers, layers, _MAX_LAYERS, max_bytes)
+    if len(placement.components) > _MAX_NAMES:
+        yield Violation(f"{path}.components", f"are more than {_MAX_NAMES}")
+    for i, each in enumerate(placement.components[:_MAX_NAMES]):
+        own = f"{path}.components[{i}]"
+        yield from _name(each.name, f"{own}.name", max_bytes)
+        yield from _name(each.quant_type, f"{own}.quant_type", max_bytes)
+        yield from _names(each.exclude_layers, f"{own}.exclude_layers", _MAX_LAYERS, max_bytes)
+    if len(placement.precision) > _MAX_LAYERS:
+        yield Violation(f"{path}.precision", f"are more than {_MAX_LAYERS}")
+    for i, rule in enumerate(placement.precision[:_MAX_LAYERS]):
+        yield from _name(rule.part, f"{path}.precision[{i}].part", max_bytes)
+        yield from _name(rule.quant_type, f"{path}.precision[{i}].quant_type", max_bytes)
+
+
+def _names(names: Sequence[str], field: str, most: int, max_bytes: int) -> Iterator[Violation]:
+    if len(names) > most:
+        yield Violation(field, f"are more than {most}")
+        return
+    for i, name in enumerate(names):
+        yield from _name(name, f"{field}[{i}]", max_bytes)
 
 
 def _name(name: str, field: str, max_bytes: int) -> Iterator[Violation]:

@@ -10,10 +10,11 @@ import grpc
 import structlog
 from ditplan.v1 import generation_pb2, planner_pb2
 
-from planner.dispatch.matching import why_none_matches
+from planner.codec import diagnostics_to_proto
 from planner.dispatch.roster import Roster
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
+from planner.dispatch.wording import reload_hint, why_none_matches
 from planner.errors import CallRefused, ErrorReason
 from planner.service.admission import Admitted, admit
 from planner.service.checks import check_generation, check_size
@@ -21,7 +22,7 @@ from planner.service.models import ModelLookup
 from planner.service.names import new_id
 from planner.settings import Settings
 from planner.store.interface import Store
-from planner.store.values import NewGeneration
+from planner.store.values import Needs, NewGeneration
 
 _QUEUE_FULL_RETRY_SECONDS = 5.0
 
@@ -60,6 +61,9 @@ class Creation:
                 ErrorReason.NO_MATCHING_EXECUTOR,
                 f"{why}; queue_without_executor would queue it nevertheless",
             )
+        hint = reload_hint(admitted.requirement, offers)
+        if hint is not None:
+            admitted.diagnostics.extend(diagnostics_to_proto([hint]))
         return admitted
 
     def create(
@@ -83,7 +87,11 @@ class Creation:
             generation=new_id(),
             request_id=request.request_id,
             request_digest=digest,
-            requirement=admitted.requirement.key,
+            needs=Needs(
+                admitted.requirement.key,
+                admitted.requirement.model,
+                admitted.requirement.to_proto(),
+            ),
             spec=admitted.spec,
             plan=admitted.plan,
             diagnostics=tuple(admitted.diagnostics),
@@ -91,7 +99,7 @@ class Creation:
         )
         self._store.create(new)
         log.info("generation_queued", generation=new.generation, plan_id=new.plan.plan_id)
-        self._settlement.work_arrived(new.requirement)
+        self._settlement.work_arrived(new.needs.key)
         return new.generation, admitted.diagnostics
 
     def _repeated(

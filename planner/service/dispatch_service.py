@@ -64,9 +64,10 @@ class DispatchService(DispatchServiceServicer):
         found = self._store.generation(generation)
         if found is None:
             raise unknown_generation(generation)
-        offer = self._models.offer(lease.executor)
+        announced = self._models.offer(lease.executor)
+        offer = self._dispatcher.offer_of(lease, announced)
         with self._roster.present(offer, asks_for_work=False):
-            session = self._dispatcher.attach(lease, found)
+            session = self._dispatcher.attach(lease, found, reloads=offer is not announced)
             try:
                 if not attach.resume:
                     images = self._store.images(generation)

@@ -11,7 +11,8 @@ from typing import Any
 from ditplan.v1 import executor_pb2
 
 from planner.codec import placement_from_proto
-from planner.dispatch.matching import Offer, Requirement
+from planner.compile.device import CPU
+from planner.dispatch.matching import NATIVE_ATTENTION, Offer, Requirement
 from planner.dispatch.roster import Roster
 from planner.errors import ErrorReason, Violation, invalid
 from planner.models.catalog import NAMED
@@ -84,7 +85,17 @@ class ModelLookup:
             executor.tp_size or 1,
             tuple(sorted(set(executor.extra_parallel_modules))),
         )
-        return Offer(executor.name, facts, offered, executor.dtype)
+        # Of a CUDA device that does not say, nothing is known.
+        device = CPU if executor.device == CPU else executor.compute_capability
+        return Offer(
+            executor.name,
+            facts,
+            offered,
+            executor.dtype,
+            device,
+            tuple(sorted(set(executor.attention_backends))) or (NATIVE_ATTENTION,),
+            executor.allow_reload,
+        )
 
     def _canonical(self, name: str) -> str:
         """One name for one directory, however a peer writes it."""

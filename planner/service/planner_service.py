@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -12,8 +13,13 @@ from ditplan.v1.planner_pb2_grpc import PlannerServiceServicer
 
 from planner.codec import diagnostics_to_proto, model_to_proto
 from planner.compile.compiler import compile_config
+from planner.compile.plan import Program
 from planner.compile.request import Request
 from planner.diagnostics import Diagnostic, Severity
+from planner.dispatch.differences import could_reload
+from planner.dispatch.matching import Requirement
+from planner.dispatch.roster import Roster
+from planner.dispatch.wording import words
 from planner.errors import CallRefused, ErrorReason, Violation, internal, invalid, status_of
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
@@ -31,6 +37,7 @@ _MAX_ANSWER_BYTES = 3 << 20
 # Results kept for whoever asks again: 16 MiB at most.
 _MAX_KNOWN = 256
 _MAX_KNOWN_BYTES = 64 << 10
+_MAX_EXECUTORS = 64
 _GIVEN: Final = (
     "num_inference_steps",
     "world_size",
@@ -43,12 +50,19 @@ _GIVEN: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    program: Program
+    response: planner_pb2.CompilePlanResponse
+
+
 class PlannerService(PlannerServiceServicer):
-    def __init__(self, models: ModelLookup, limits: Limits) -> None:
+    def __init__(self, models: ModelLookup, roster: Roster, limits: Limits) -> None:
         self._models = models
+        self._roster = roster
         self._limits = limits
         # Compiling is a function of these three: a result never grows stale.
-        self._known: dict[tuple[ModelFacts, str, Request], planner_pb2.CompilePlanResponse] = {}
+        self._known: dict[tuple[ModelFacts, str, Request], _Compiled] = {}
 
     async def CompilePlan(
         self, request: planner_pb2.CompilePlanRequest, context: Any
@@ -94,16 +108,34 @@ class PlannerService(PlannerServiceServicer):
         given = {name: getattr(request, name) for name in _GIVEN if request.HasField(name)}
         asked = Request(**given, negative_prompt=request.negative_prompt)
         key = (model.facts, request.config, asked)
-        response = self._known.pop(key, None)
-        if response is None:
+        known = self._known.pop(key, None)
+        if known is None:
             compilation = compile_config(request.config, model.facts, asked)
-            _, plan, diagnostics = compiled_plan(compilation)
+            program, plan, diagnostics = compiled_plan(compilation)
             response = planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
-        if len(request.config) + response.ByteSize() <= _MAX_KNOWN_BYTES:
+            known = _Compiled(program, response)
+        if len(request.config) + known.response.ByteSize() <= _MAX_KNOWN_BYTES:
             # Again the newest of a dict, whose first is the oldest.
-            self._known[key] = response
+            self._known[key] = known
             if len(self._known) > _MAX_KNOWN:
                 del self._known[next(iter(self._known))]
+        return self._with_executors(known, model.name)
+
+    def _with_executors(self, known: _Compiled, model: str) -> planner_pb2.CompilePlanResponse:
+        """The answer with who could run the plan now."""
+        offers = [offer for offer in self._roster.connected() if offer.offered.model == model]
+        if not offers:
+            return known.response
+        needed = Requirement.of(model, known.program)
+        response = planner_pb2.CompilePlanResponse()
+        response.CopyFrom(known.response)
+        for offer in sorted(offers, key=lambda offer: offer.executor)[:_MAX_EXECUTORS]:
+            differs = words(needed, offer)
+            response.executors.add(
+                executor=offer.executor,
+                differences=differs,
+                after_reload=bool(differs) and could_reload(needed, offer),
+            )
         return response
 
     def _result(self, request: planner_pb2.CompilePlanRequest) -> planner_pb2.CompilePlanResult:

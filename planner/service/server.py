@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from planner.dispatch.dispatcher import Dispatcher
 from planner.dispatch.notices import Notices
+from planner.dispatch.requirements import Requirements
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
 from planner.dispatch.settlement import Settlement
@@ -75,10 +76,21 @@ class Planner:
         store, files = self._data.store, self._data.files
         shutdown, notices = self._shutdown, self._notices
         roster = Roster(timing.connected_grace)
+        requirements = Requirements(store)
         models = ModelLookup(settings.model_roots, roster)
-        self._settlement = Settlement(store, files, roster, notices, self._sessions, timing, limits)
+        self._settlement = Settlement(
+            store, files, roster, notices, self._sessions, requirements, timing, limits
+        )
         dispatcher = Dispatcher(
-            store, roster, notices, self._sessions, self._settlement, shutdown, timing, limits
+            store,
+            roster,
+            notices,
+            self._sessions,
+            self._settlement,
+            requirements,
+            shutdown,
+            timing,
+            limits,
         )
         creation = Creation(store, roster, models, self._settlement, shutdown, settings)
         watch = Watch(store, notices, shutdown)
@@ -97,7 +109,7 @@ class Planner:
             ),
         )
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
-            PlannerService(models, limits), self._server
+            PlannerService(models, roster, limits), self._server
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(store, files, creation, self._settlement, shutdown, watch, limits),

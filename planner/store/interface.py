@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from ditplan.v1 import executor_pb2, generation_pb2
 
-from planner.store.values import Ending, Lease, NewGeneration, StoredArtifact
+from planner.store.values import (
+    Ending,
+    Lease,
+    Needs,
+    NewGeneration,
+    StoredArtifact,
+    Waiting,
+)
 
 
 class Store(Protocol):
@@ -43,10 +50,16 @@ class Store(Protocol):
 
     def queue_length(self) -> int: ...
 
+    def needs(self, key: str) -> Needs:
+        """What a key stands for; KeyError where no work with it was ever accepted."""
+
+    def waiting(self) -> list[Waiting]:
+        """The oldest queued generation of every key that has one."""
+
     def take(
-        self, requirement: str, executor: executor_pb2.Executor, expires_at: float
+        self, keys: Collection[str], executor: executor_pb2.Executor, expires_at: float
     ) -> Lease | None:
-        """Leases the oldest queued generation with this requirement: RUNNING, event Started."""
+        """Leases the oldest queued generation with one of the keys: RUNNING, event Started."""
 
     def lease(self, generation: str) -> Lease | None: ...
 

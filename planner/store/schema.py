@@ -5,22 +5,30 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 
 # One row of `leases` exists exactly while its generation is RUNNING.
 _TABLES = """
+-- What the keys of generations stand for.
+CREATE TABLE requirements (
+  requirement TEXT PRIMARY KEY,
+  model TEXT NOT NULL,
+  body BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE generations (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   generation TEXT NOT NULL UNIQUE,
   request_id TEXT UNIQUE,
   request_digest BLOB NOT NULL,
-  requirement TEXT NOT NULL,
+  requirement TEXT NOT NULL REFERENCES requirements (requirement),
   state INTEGER NOT NULL,
   spec BLOB NOT NULL,
   plan BLOB NOT NULL,
   plan_id TEXT NOT NULL,
   step_count INTEGER NOT NULL,
   create_time REAL NOT NULL,
+  queue_time REAL NOT NULL,
   start_time REAL,
   end_time REAL,
   queue_deadline REAL NOT NULL,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ditplan.v1 import executor_pb2, generation_pb2
+from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 
 from planner.store import messages
 from planner.store.events import EventLog
@@ -15,16 +16,39 @@ from planner.store.schema import connect
 from planner.store.values import (
     Ending,
     Lease,
+    Needs,
     NewGeneration,
     StaleLeaseError,
     State,
     StoredArtifact,
+    Waiting,
 )
 
 _LEASES = (
     "SELECT l.*, g.requirement, g.plan_id, g.steps_done, g.step_count "
     "FROM leases l JOIN generations g USING (generation)"
 )
+# One look into the index a key, however many generations are queued.
+WAITING = """
+WITH RECURSIVE keys (key) AS (
+  SELECT min(requirement) FROM generations WHERE state = 1
+  UNION ALL
+  SELECT (SELECT min(requirement) FROM generations WHERE state = 1 AND requirement > key)
+  FROM keys WHERE key IS NOT NULL
+)
+SELECT key, number, queue_time FROM keys JOIN generations ON number =
+  (SELECT min(number) FROM generations WHERE state = 1 AND requirement = key)
+"""
+TAKE = """
+UPDATE generations
+SET state = ?, attempt = attempt + 1, executor = ?, steps_done = 0,
+  start_time = coalesce(start_time, ?)
+WHERE number = (
+  SELECT min(oldest) FROM (
+    SELECT (SELECT min(number) FROM generations WHERE state = 1 AND requirement = value) AS oldest
+    FROM json_each(?)))
+RETURNING generation, attempt
+"""
 
 
 class SqliteStore:
@@ -42,20 +66,26 @@ class SqliteStore:
         now = self._clock()
         with self._transaction():
             position = self.queue_length()
+            needs = new.needs
+            self._db.execute(
+                "INSERT OR IGNORE INTO requirements (requirement, model, body) VALUES (?, ?, ?)",
+                (needs.key, needs.model, needs.program.SerializeToString(deterministic=True)),
+            )
             self._db.execute(
                 "INSERT INTO generations (generation, request_id, request_digest, requirement, "
-                "state, spec, plan, plan_id, step_count, create_time, queue_deadline) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "state, spec, plan, plan_id, step_count, create_time, queue_time, queue_deadline) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new.generation,
                     new.request_id or None,
                     new.request_digest,
-                    new.requirement,
+                    needs.key,
                     State.QUEUED.value,
                     messages.without_pictures(new.spec).SerializeToString(),
                     new.plan.SerializeToString(),
                     new.plan.plan_id,
                     new.plan.program.num_inference_steps,
+                    now,
                     now,
                     new.queue_deadline,
                 ),
@@ -118,16 +148,28 @@ class SqliteStore:
         row = self._db.execute("SELECT count(*) FROM generations WHERE state = 1").fetchone()
         return int(row[0])
 
+    def needs(self, key: str) -> Needs:
+        row = self._db.execute(
+            "SELECT model, body FROM requirements WHERE requirement = ?", (key,)
+        ).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return Needs(key, row["model"], plan_pb2.Program.FromString(row["body"]))
+
+    def waiting(self) -> list[Waiting]:
+        now = self._clock()
+        return [
+            Waiting(row["key"], row["number"], now - row["queue_time"])
+            for row in self._db.execute(WAITING)
+        ]
+
     def take(
-        self, requirement: str, executor: executor_pb2.Executor, expires_at: float
+        self, keys: Collection[str], executor: executor_pb2.Executor, expires_at: float
     ) -> Lease | None:
         with self._transaction():
             row = self._db.execute(
-                "UPDATE generations SET state = ?, attempt = attempt + 1, executor = ?, "
-                "steps_done = 0, start_time = coalesce(start_time, ?) WHERE number = "
-                "(SELECT number FROM generations WHERE state = 1 AND requirement = ? "
-                "ORDER BY number LIMIT 1) RETURNING generation, attempt",
-                (State.RUNNING.value, executor.name, self._clock(), requirement),
+                TAKE,
+                (State.RUNNING.value, executor.name, self._clock(), json.dumps(list(keys))),
             ).fetchone()
             if row is None:
                 return None
@@ -197,8 +239,8 @@ class SqliteStore:
             ).fetchone()[0]
             self._db.execute(
                 "UPDATE generations SET state = ?, executor = '', steps_done = 0, "
-                "queue_deadline = ? WHERE generation = ?",
-                (State.QUEUED.value, queue_deadline, lease.generation),
+                "queue_time = ?, queue_deadline = ? WHERE generation = ?",
+                (State.QUEUED.value, self._clock(), queue_deadline, lease.generation),
             )
             self._append_queued(lease.generation, position, reason)
 

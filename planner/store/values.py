@@ -21,8 +21,20 @@ class StaleLeaseError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What an executor must hold to take work. Equal needs have equal keys.
+
+    ``model`` is a served name; of the ``program`` only what is settled before a run is there.
+    """
+
+    key: str
+    model: str
+    program: plan_pb2.Program
+
+
+@dataclass(frozen=True, slots=True)
 class NewGeneration:
-    """Work to accept. ``requirement`` is the key of what an executor must offer to take it.
+    """Work to accept.
 
     ``request_digest`` tells a repeated request from one that reuses its ``request_id``.
     """
@@ -30,7 +42,7 @@ class NewGeneration:
     generation: str
     request_id: str
     request_digest: bytes
-    requirement: str
+    needs: Needs
     spec: generation_pb2.GenerationSpec
     plan: plan_pb2.Plan
     diagnostics: tuple[planner_pb2.Diagnostic, ...]
@@ -38,8 +50,20 @@ class NewGeneration:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The oldest queued generation of a key: its place in the order of all, and its wait."""
+
+    key: str
+    number: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
-    """One executor's hold on one running generation; times are seconds since the epoch."""
+    """One executor's hold on one running generation; times are seconds since the epoch.
+
+    ``requirement`` is the key of its needs.
+    """
 
     generation: str
     epoch: int

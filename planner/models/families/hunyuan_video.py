@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +71,7 @@ def hunyuan_video(configs: Configs) -> ModelFacts:
             num_inference_steps=50,
             height=720,
             width=1280,
-            size_multiple=max(16, spatial * patch),
+            size_multiple=math.lcm(16, spatial * patch),
             num_frames=129,
             frame_multiple=temporal,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,7 @@ def ltx(configs: Configs) -> ModelFacts:
             num_inference_steps=50,
             height=512,
             width=704,
-            size_multiple=max(32, spatial),
+            size_multiple=math.lcm(32, spatial),
             num_frames=161,
             frame_multiple=temporal,
         ),

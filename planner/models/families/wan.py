@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +88,7 @@ def _facts(configs: Configs, pipeline_class: str) -> ModelFacts:
             num_inference_steps=50,
             height=480 // multiple * multiple,
             width=832 // multiple * multiple,
-            size_multiple=max(multiple, 16),
+            size_multiple=math.lcm(16, multiple),
             num_frames=81,
             frame_multiple=temporal,
         ),

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
 import grpc
 import pytest
@@ -22,60 +18,9 @@ from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
+from tests.executor.agent.process import ENVIRONMENT, REPOSITORY, WAIT, Process, command
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
 from tests.executor.programs import program
-
-WAIT = 60
-REPOSITORY = Path(__file__).parents[3]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "executor", *arguments]
-
-
-class Process:
-    """An executor and its log, read line by line as it comes."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            _command(*arguments), cwd=REPOSITORY, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-        )
-        assert self._process.stderr is not None
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, args=(self._process.stderr,))
-        self._reader.start()
-        self.log: list[dict[str, Any]] = []
-
-    def _read(self, stream: IO[str]) -> None:
-        for line in stream:
-            self._lines.put(line)
-
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """The next log line of an event; every line on the way is JSON."""
-        until = time.monotonic() + WAIT
-        while time.monotonic() < until:
-            try:
-                entry: dict[str, Any] = json.loads(self._lines.get(timeout=0.1))
-            except queue.Empty:
-                continue
-            self.log.append(entry)
-            if entry["event"] == event:
-                return entry
-        raise AssertionError(f"no {event!r} in {self.log}")
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def exit_status(self, seconds: float = WAIT) -> int:
-        return self._process.wait(seconds)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait(WAIT)
-        self._reader.join(WAIT)
-        assert self._process.stderr is not None
-        self._process.stderr.close()
 
 
 @pytest.fixture
@@ -162,7 +107,7 @@ def test_a_drain_that_takes_too_long_hands_the_run_back(
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        _command(*arguments),
+        command(*arguments),
         cwd=REPOSITORY,
         env=ENVIRONMENT | environment,
         capture_output=True,

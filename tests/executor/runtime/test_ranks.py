@@ -45,7 +45,7 @@ def launch(
         planner.address,
         checkpoint,
         2,
-        *("--rank-timeout", str(RANK_TIMEOUT)),
+        *("--rank-timeout", str(RANK_TIMEOUT), "--allow-reload"),
     )
     yield launch
     launch.kill()
@@ -131,6 +131,31 @@ def test_a_cancelled_run_stops_on_all_ranks(launch: Launch, work: Work, picture:
     errors = len(launch.events("rank_failed"))
     _succeeds(work, launch, picture)
     assert len(launch.events("rank_failed")) == errors
+
+
+def test_ranks_load_anew_for_a_plan_of_another_placement(
+    launch: Launch, work: Work, planner: ScriptedPlanner, picture: bytes
+) -> None:
+    message = shared_program(STEPS, tp_size=2)
+    message.topology.extra_parallel_modules.append("text_encoder_2")
+    message.placement.quant_type = "int8_weight_only"
+    job = work.offer(message)
+    assert job.over.wait(START_SECONDS), launch.text
+    assert job.completion is not None, launch.text
+    assert job.completion.reload_seconds > 0
+    assert job.artifacts["image.png"] != picture
+    impossible = shared_program(STEPS, ulysses_size=2)
+    impossible.placement.quant_type = "float8_per_tensor"
+    failure = _failed(work.offer(impossible), launch)
+    assert failure.code == "FAILED_PRECONDITION"
+    assert failure.message.startswith("float8_per_tensor needs a CUDA device")
+    executor = planner.asked[-1].executor
+    assert (executor.tp_size, executor.extra_parallel_modules) == (2, ["text_encoder_2"])
+    assert executor.placement == message.placement
+    again = work.offer(message)
+    assert again.over.wait(RUN_SECONDS), launch.text
+    assert again.artifacts["image.png"] == job.artifacts["image.png"]
+    _succeeds(work, launch, picture)
 
 
 def test_a_stopped_rank_hands_the_run_back_and_all_start_anew(

@@ -275,6 +275,13 @@ def test_both_arguments_are_checked_at_once() -> None:
     assert [d["code"] for d in found["diagnostics"]] == ["unreadable-config", "unknown-model"]
 
 
+def test_a_size_that_is_not_allowed_comes_with_its_neighbours(config: Path) -> None:
+    result = preview(config, "--model", FLUX, "--width=1010")
+    assert result.exit_code == 2
+    assert "1010 is not allowed" in result.stderr
+    assert "nearest: 1008 or 1024" in result.stderr
+
+
 @pytest.mark.parametrize(
     "option", ["--steps=0", "--steps=-1", "--steps=" + "9" * 30, "--gpus=0", "--height=-16"]
 )

@@ -137,7 +137,7 @@ class TestRequests:
             (Request(num_inference_steps=1001), "num_inference_steps", ""),
             (Request(world_size=0), "world_size", ""),
             (Request(height=0), "height", "nearest: 16"),
-            (Request(height=1000), "height", "nearest: 992"),
+            (Request(height=1000), "height", "nearest: 992 or 1008"),
             (Request(width=99999), "width", "nearest: 16384"),
             (Request(width=-16), "width", "nearest: 16"),
             (Request(guidance_scale=-1), "guidance_scale", ""),
@@ -152,6 +152,49 @@ class TestRequests:
         (found,) = compilation.diagnostics
         assert compilation.program is None
         assert (found.field, found.hint, found.line) == (field, hint, 0)
+
+    @pytest.mark.parametrize(
+        ("model", "request_", "hints"),
+        [
+            ("black-forest-labs/FLUX.1-dev", Request(width=1010), {"width": "1008 or 1024"}),
+            (
+                "Tongyi-MAI/Z-Image-Turbo",
+                Request(height=1008, width=1015),
+                {"width": "1008 or 1024"},
+            ),
+            (
+                "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+                Request(height=484, width=835, num_frames=80),
+                {"height": "480 or 496", "width": "832 or 848", "num_frames": "77 or 81"},
+            ),
+            (
+                "Lightricks/LTX-Video",
+                Request(height=720, width=1290, num_frames=100),
+                {"height": "704 or 736", "width": "1280 or 1312", "num_frames": "97 or 105"},
+            ),
+            (
+                "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+                Request(height=720, num_frames=123),
+                {"height": "704 or 736", "num_frames": "121 or 125"},
+            ),
+            (
+                "hunyuanvideo-community/HunyuanVideo",
+                Request(height=721, num_frames=0),
+                {"height": "720 or 736", "num_frames": "1"},
+            ),
+            (
+                "Lightricks/LTX-Video",
+                Request(height=16400, num_frames=2000),
+                {"height": "16384", "num_frames": "1025"},
+            ),
+        ],
+    )
+    def test_a_size_between_two_that_are_allowed_names_both(
+        self, model: str, request_: Request, hints: dict[str, str]
+    ) -> None:
+        compilation = compile_config("", from_name(model), request_)
+        found = {d.field: d.hint for d in compilation.diagnostics}
+        assert found == {field: f"nearest: {hint}" for field, hint in hints.items()}
 
     def test_a_step_count_of_the_file_is_bounded_as_well(self, flux: ModelFacts) -> None:
         compilation = compile_config(

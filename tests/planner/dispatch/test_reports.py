@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
+from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2, plan_pb2
 
-from planner.dispatch.reports import InvalidReportError, decided_program, new_steps
+from planner.dispatch.reports import (
+    InvalidReportError,
+    check_completion,
+    decided_program,
+    new_steps,
+)
 
 FULL, CACHED, ADAPTIVE = (
     plan_pb2.OP_KIND_FULL,
@@ -77,6 +83,20 @@ def test_later_lies_are_found_too() -> None:
     endless.milliseconds = math.inf
     with pytest.raises(InvalidReportError, match="inf ms"):
         new_steps(PROGRAM, [endless], 0)
+
+
+def test_a_completion_is_of_a_whole_run_and_its_times_are_times() -> None:
+    good = {"denoise_seconds": 1.0, "total_seconds": 2.0, "reload_seconds": 3.0}
+    check_completion(PROGRAM, dispatch_pb2.Completion(**good, cache_bytes=[1, 2]), 4)
+    check_completion(PROGRAM, dispatch_pb2.Completion(), 4)
+    with pytest.raises(InvalidReportError, match="after 3 of 4 steps"):
+        check_completion(PROGRAM, dispatch_pb2.Completion(**good), 3)
+    with pytest.raises(InvalidReportError, match="1 cache_bytes for 2 columns"):
+        check_completion(PROGRAM, dispatch_pb2.Completion(cache_bytes=[1]), 4)
+    for name in good:
+        for seconds in (-0.1, math.nan, math.inf):
+            with pytest.raises(InvalidReportError, match=f"{name} .* is no length of time"):
+                check_completion(PROGRAM, dispatch_pb2.Completion(**(good | {name: seconds})), 4)
 
 
 def test_a_record_replaces_only_what_was_decided_at_run_time() -> None:

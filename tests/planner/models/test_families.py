@@ -12,6 +12,7 @@ from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15I
 
 from executor.engine.pipelines import PIPELINES, Pictures
 from planner.models.catalog import NAMED, SOURCES
+from planner.models.components import components_of
 from planner.models.guidance import NO_GUIDANCE, Guidance, GuidanceKind, NegativePrompt
 from planner.models.layers import Rows
 from planner.models.resolve import UnknownModelError, from_configs, from_name
@@ -53,6 +54,34 @@ def test_defaults_are_those_of_the_pipelines_call(name: str) -> None:
     argument = PIPELINES[facts.architecture.pipeline_class].guiding.value
     if facts.guidance.kind is not GuidanceKind.NONE and argument is not None:
         assert facts.guidance.default_scale == call[argument].default
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_sizes_are_of_whole_patches_of_whole_latents(name: str) -> None:
+    defaults = from_name(name).defaults
+    pixels, frames = 16, 1
+    if "Wan" in name or "Hunyuan" in name:
+        pixels, frames = (32 if "TI2V-5B" in name else 16), 4
+    elif "LTX" in name:
+        pixels, frames = 32, 8
+    assert (defaults.size_multiple, defaults.frame_multiple) == (pixels, frames)
+
+
+def test_sizes_suit_the_pipeline_and_the_transformer() -> None:
+    """Wan's pipeline checks for multiples of 16, its transformer patches those of the VAE."""
+    configs = {path: dict(config) for path, config in NAMED[WAN].items()}
+    configs["vae/config.json"]["scale_factor_spatial"] = 12
+    assert from_configs(configs, name="odd").defaults.size_multiple == 48
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_components_of_a_pipeline_are_those_of_its_class(name: str) -> None:
+    pipeline_class = from_name(name).architecture.pipeline_class
+    taken = inspect.signature(getattr(diffusers, pipeline_class).__init__).parameters
+    found = components_of(pipeline_class)
+    assert "vae" in found
+    assert set(found) <= set(taken)
+    assert {each for each in taken if each.startswith("text_encoder")} <= set(found)
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -24,10 +24,14 @@ PROGRAM = plan_pb2.Program(
 def test_a_record_is_json_whatever_the_diffs_were(diff: float, written: float | None) -> None:
     done = generation_pb2.OpOutcome(kind=plan_pb2.OP_KIND_FULL, residual_diff=diff)
     record = generation_pb2.Record(
-        program=PROGRAM, cache_bytes=[2**40], steps=[generation_pb2.StepOutcome(step=0, ops=[done])]
+        program=PROGRAM,
+        cache_bytes=[2**40],
+        reload_seconds=12.5,
+        steps=[generation_pb2.StepOutcome(step=0, ops=[done])],
     )
     document = record_document(generation_pb2.Generation(record=record))
     text = json.dumps(document, allow_nan=False)
     assert document["steps"][0]["ops"][0]["residual_diff"] == written
     assert document["cache_bytes"] == [2**40]
+    assert document["reload_seconds"] == 12.5
     assert replay_program(json.loads(text)) == PROGRAM

@@ -34,6 +34,7 @@ def settings(tmp_path: Path) -> Settings:
             attach_window=1.0,
             cancel_window=0.6,
             connected_grace=0.5,
+            return_window=0.0,
             stop_grace=1.0,
         ),
     )

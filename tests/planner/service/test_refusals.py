@@ -91,6 +91,18 @@ async def test_numbers_out_of_range_are_refused(
     assert field in refusal.violations
 
 
+async def test_a_size_that_is_not_allowed_comes_with_its_neighbours(settings: Settings) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        for call in (
+            client.planner.CompilePlan(planner_pb2.CompilePlanRequest(model=MODEL, width=1010)),
+            client.generations.CreateGeneration(create_request(queue=True, width=1010)),
+        ):
+            refusal = await refused(call)
+            assert refusal.code == INVALID
+            assert "(nearest: 1008 or 1024)" in refusal.violations["width"]
+            assert refusal.diagnostics[0].hint == "nearest: 1008 or 1024"
+
+
 async def test_a_picture_with_too_many_pixels_is_refused(settings: Settings) -> None:
     few = replace(settings, limits=Limits(pixels=1024 * 512))
     async with Planner(few) as planner, Client(planner.address) as client:
@@ -145,7 +157,7 @@ async def test_without_a_matching_executor_the_refusal_says_what_differs(
             refusal = await refused(client.generations.CreateGeneration(create_request()))
             assert refusal.code == grpc.StatusCode.FAILED_PRECONDITION
             assert "not served by any of 1 connected executor" in refusal.message
-            assert "small-one: serves model 'small'" in refusal.message
+            assert "small-one has model 'small'" in refusal.message
         async with (
             Executor(planner.address, "wide", world_size=2) as wide,
             Executor(planner.address, "float8") as quantized,
@@ -154,8 +166,8 @@ async def test_without_a_matching_executor_the_refusal_says_what_differs(
             async with asking(wide, quantized):
                 refusal = await refused(client.generations.CreateGeneration(create_request()))
         assert refusal.code == grpc.StatusCode.FAILED_PRECONDITION
-        assert "wide: world size is 2, the plan needs 1" in refusal.message
-        assert "float8: quantization is float8, the plan needs none" in refusal.message
+        assert "the plan wants world size 1, wide has world size 2" in refusal.message
+        assert "the plan wants no quantization, float8 holds float8" in refusal.message
 
 
 async def test_an_open_world_size_becomes_that_of_the_widest_executor(settings: Settings) -> None:
@@ -333,6 +345,30 @@ async def test_pages_go_from_the_newest_to_the_oldest(settings: Settings) -> Non
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="{")]},
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="[" * 10**5)]},
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="[]")]},
+        {"compute_capability": "cpu"},
+        {"compute_capability": "sm9"},
+        {"compute_capability": "90"},
+        {"compute_capability": "sm90\n"},
+        {"compute_capability": "sm" + "9" * 10**5},
+        {"attention_backends": [f"b{i}" for i in range(65)]},
+        {"attention_backends": ["native", ""]},
+        {"attention_backends": ["x" * 513]},
+        {"offloaded": ["vae"] * 65},
+        {"offloaded": ["a\nb"]},
+        {"extra_parallel_modules": ["text_encoder"] * 65},
+        {"placement": {"quant_type": "x" * 513}},
+        {"placement": {"exclude_layers": ["x"] * 1025}},
+        {"placement": {"exclude_layers": [""]}},
+        {"placement": {"components": [{"name": "x", "quant_type": "y"}] * 65}},
+        {"placement": {"components": [{"name": "", "quant_type": "y"}]}},
+        {"placement": {"components": [{"name": "x", "quant_type": ""}]}},
+        {
+            "placement": {
+                "components": [{"name": "x", "quant_type": "y", "exclude_layers": ["z"] * 1025}]
+            }
+        },
+        {"placement": {"precision": [{"part": "x", "quant_type": "y"}] * 1025}},
+        {"placement": {"precision": [{"part": "x"}]}},
     ],
 )
 async def test_executors_that_make_no_sense_are_refused(
@@ -342,7 +378,8 @@ async def test_executors_that_make_no_sense_are_refused(
         request = dispatch_pb2.AcquireLeaseRequest(executor=executor_message(**changes))
         refusal = await refused(client.dispatch.AcquireLease(request))
     assert refusal.code == INVALID
-    assert all(field.startswith("executor.") for field in refusal.violations)
+    [field] = changes
+    assert all(name.startswith(f"executor.{field}") for name in refusal.violations)
 
 
 @pytest.mark.parametrize(

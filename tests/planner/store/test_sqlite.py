@@ -7,14 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ditplan.v1 import executor_pb2, generation_pb2
+from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 
 from planner.store.schema import StoreVersionError
-from planner.store.sqlite import SqliteStore
-from planner.store.values import Ending, Lease, StaleLeaseError, State
+from planner.store.sqlite import TAKE, WAITING, SqliteStore
+from planner.store.values import Ending, Lease, Needs, StaleLeaseError, State, Waiting
 from tests.planner.store.writer import new, outcome
 
 EXECUTOR = executor_pb2.Executor(name="exec-1")
@@ -43,7 +44,7 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 
 def take(store: SqliteStore, requirement: str = "r", expires_at: float = LATER) -> Lease:
-    lease = store.take(requirement, EXECUTOR, expires_at)
+    lease = store.take([requirement], EXECUTOR, expires_at)
     assert lease is not None
     return lease
 
@@ -57,8 +58,84 @@ def test_the_oldest_matching_work_is_taken_first(store: SqliteStore) -> None:
     for name, requirement in (("a", "other"), ("b", "r"), ("c", "r")):
         store.create(new(name, requirement))
     assert [take(store).generation, take(store).generation] == ["b", "c"]
-    assert store.take("r", EXECUTOR, LATER) is None
+    assert store.take(["r"], EXECUTOR, LATER) is None
     assert states(store) == {"a": State.QUEUED, "b": State.RUNNING, "c": State.RUNNING}
+
+
+def test_the_oldest_over_several_keys_is_taken_first(store: SqliteStore) -> None:
+    for name, requirement in (("a", "other"), ("b", "r"), ("c", "s"), ("d", "r")):
+        store.create(new(name, requirement))
+    keys = {"s", "r", "unknown"}
+    taken = []
+    while (lease := store.take(keys, EXECUTOR, LATER)) is not None:
+        taken.append((lease.generation, lease.requirement))
+    assert taken == [("b", "r"), ("c", "s"), ("d", "r")]
+    assert store.take([], EXECUTOR, LATER) is None
+
+
+def test_the_oldest_of_every_key_waits_since_it_was_queued(path: Path) -> None:
+    now = 100.0
+    store = SqliteStore(path, clock=lambda: now)
+    assert store.waiting() == []
+    for name, requirement in (("a", "r"), ("b", "s"), ("c", "r")):
+        store.create(new(name, requirement))
+        now += 10.0
+    assert sorted(store.waiting(), key=lambda each: each.number) == [
+        Waiting("r", 1, 30.0),
+        Waiting("s", 2, 20.0),
+    ]
+    lost = take(store)
+    assert {each.key: each.number for each in store.waiting()} == {"r": 3, "s": 2}
+    store.requeue(lost, "executor exec-1 was lost", LATER)
+    now += 1.0
+    assert Waiting("r", 1, 1.0) in store.waiting()
+    for requirement in ("r", "s", "r"):
+        take(store, requirement)
+    assert store.waiting() == []
+    store.close()
+
+
+def test_what_a_key_stands_for_is_kept(store: SqliteStore) -> None:
+    program = plan_pb2.Program(attention_backend="sage")
+    store.create(replace(new("a"), needs=Needs("r", "flux", program)))
+    store.create(replace(new("b"), needs=Needs("r", "flux", program)))
+    assert store.needs("r") == Needs("r", "flux", program)
+    with pytest.raises(KeyError):
+        store.needs("unknown")
+
+
+def test_a_long_queue_of_few_keys_is_not_looked_through(path: Path) -> None:
+    store = SqliteStore(path)
+    for key in ("r", "s", "t"):
+        store.create(new(f"first-{key}", key))
+    columns = ", ".join(
+        row[1]
+        for row in sqlite3.connect(path).execute("PRAGMA table_info(generations)")
+        if row[1] not in ("number", "generation", "request_id", "requirement")
+    )
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
+            f"INSERT INTO generations (generation, requirement, {columns}) "
+            f"SELECT printf('g%d', i), substr('rst', 1 + i % 3, 1), {columns} "
+            "FROM n, generations WHERE generation = 'first-r'"
+        )
+    assert store.queue_length() > 20_000
+    began = time.perf_counter()
+    for _ in range(100):
+        assert len(store.waiting()) == 3
+    looked = time.perf_counter()
+    for _ in range(100):
+        take(store, "t")
+    took = time.perf_counter()
+    print(
+        f"\nof 20,000: {(looked - began) * 10:.2f} ms a look, {(took - looked) * 10:.2f} ms a take"
+    )
+    for statement in (WAITING, TAKE):
+        plan = store._db.execute(f"EXPLAIN QUERY PLAN {statement}", (None,) * statement.count("?"))
+        scanned = [row["detail"] for row in plan if row["detail"].startswith("SCAN")]
+        assert all("generations" not in each for each in scanned), scanned
+    store.close()
 
 
 def test_queued_again_work_keeps_its_place_and_forgets_its_steps(store: SqliteStore) -> None:
@@ -211,6 +288,6 @@ def test_nothing_promised_is_lost_when_the_writer_is_killed(path: Path) -> None:
                 assert len(store.events(name, 0, 100)) == 7
         for lease in store.leases_of("e"):
             store.requeue(lease, "the planner was killed", LATER)
-        while (lease := store.take("r", EXECUTOR, LATER)) is not None:
+        while (lease := store.take(["r"], EXECUTOR, LATER)) is not None:
             store.end_leased(lease, SUCCESS)
         store.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 
 from planner.store.sqlite import SqliteStore
-from planner.store.values import Ending, NewGeneration, State
+from planner.store.values import Ending, Needs, NewGeneration, State
 
 
 def new(generation: str, requirement: str = "r", request_id: str = "") -> NewGeneration:
@@ -18,7 +18,7 @@ def new(generation: str, requirement: str = "r", request_id: str = "") -> NewGen
         generation=generation,
         request_id=request_id,
         request_digest=b"digest",
-        requirement=requirement,
+        needs=Needs(requirement, "m", plan_pb2.Program()),
         spec=generation_pb2.GenerationSpec(model="m", prompt="p"),
         plan=plan_pb2.Plan(plan_id="id", program=program),
         diagnostics=(),
@@ -37,7 +37,7 @@ def main(path: str) -> None:
         generation = f"{i:016x}"
         store.create(new(generation))
         print("accepted", generation, flush=True)
-        lease = store.take("r", executor, 2e9)
+        lease = store.take(["r"], executor, 2e9)
         assert lease is not None
         for step in range(3):
             store.add_steps(lease, [outcome(step)], 2e9)

@@ -1,0 +1,150 @@
+"""An executor that is started for a plan, warms up, and loads its model anew for another plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from ditplan.identity import plan_id
+from ditplan.v1 import plan_pb2
+from ditplan.v1.executor_pb2 import Executor, GetExecutorRequest, GetExecutorResponse
+from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.executor.agent.process import WAIT, Process
+from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
+from tests.executor.programs import program
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def quantized(steps: str, kind: str = "int8_weight_only") -> plan_pb2.Program:
+    message = program(steps)
+    message.placement.quant_type = kind
+    message.placement.exclude_layers.extend(["embed", "norm"])
+    return message
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    message = quantized("FFCF")
+    file = tmp_path / "plan.binpb"
+    plan = plan_pb2.Plan(plan_id=plan_id(message), program=message)
+    file.write_bytes(plan.SerializeToString())
+    return file
+
+
+@pytest.fixture
+def process(planner: ScriptedPlanner, checkpoint: Path, plan: Path) -> Iterator[Process]:
+    """Of a name that sorts before no other; it is warm when it is ready."""
+    process = Process(
+        "--planner", planner.address, "--model", str(checkpoint), "--name", "there",
+        "--plan", str(plan), "--verbose", "--allow-reload",
+        "--warmup", "--warmup-resolutions", "32x32,64x32",
+    )  # fmt: skip
+    yield process
+    process.close()
+
+
+def _describe(address: str) -> GetExecutorResponse:
+    with grpc.insecure_channel(address) as channel:
+        return ExecutorServiceStub(channel).GetExecutor(GetExecutorRequest(), timeout=5)
+
+
+def _announced(planner: ScriptedPlanner, calls: int) -> Executor:
+    """What the executor says of itself in a call after so many."""
+    until = time.monotonic() + WAIT
+    while len(planner.asked) <= calls and time.monotonic() < until:
+        time.sleep(0.01)
+    return planner.asked[-1].executor
+
+
+def test_it_holds_a_plan_and_reloads_for_another(
+    process: Process, planner: ScriptedPlanner
+) -> None:
+    address = process.wait_for("listening")["address"]
+    process.wait_for("planner_reached")
+    events = [entry["event"] for entry in process.log]
+    # No work is asked for before it is warm.
+    assert events.index("model_loaded") < events.index("warmed_up") < len(events) - 1
+    warm = [entry["size"] for entry in process.log if entry["event"] == "warmed_up"]
+    assert warm == ["32x32", "64x32"]
+    assert {"layers_quantized", "layers_not_quantized"} <= set(events)
+    described = _describe(address)
+    assert described.executor.placement == quantized("F").placement
+    assert described.executor.allow_reload
+    assert {layers.quant_type for layers in described.layers} == {"int8_weight_only", ""}
+
+    first = planner.offer(Job(quantized("FFC")))
+    assert first.over.wait(WAIT)
+    assert first.completion is not None
+    assert first.completion.reload_seconds == 0
+
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == SERVING
+        second = planner.offer(Job(program("FFC"), name="generations/2"))
+        assert next(watch).status == NOT_SERVING
+        assert next(watch).status == SERVING
+    assert second.over.wait(WAIT)
+    assert second.completion is not None, second.failure
+    assert 0 < second.completion.reload_seconds < WAIT
+    assert not _announced(planner, len(planner.asked)).placement.quant_type
+    assert not _describe(address).layers
+
+    # What the device cannot do is refused, and what is held stays.
+    third = planner.offer(Job(quantized("FF", "float8_per_tensor"), name="generations/3"))
+    assert third.over.wait(WAIT)
+    assert third.failure is not None
+    assert third.failure.code == "FAILED_PRECONDITION"
+    assert "float8_per_tensor needs a CUDA device" in third.failure.message
+    again = planner.offer(Job(program("FFC"), name="generations/4"))
+    assert again.over.wait(WAIT)
+    assert again.completion is not None
+    assert again.completion.reload_seconds == 0
+    assert again.artifacts["image.png"] == second.artifacts["image.png"]
+    assert again.artifacts["image.png"] != first.artifacts["image.png"]
+    # What no reload would settle is refused as ever.
+    other = program("FF")
+    other.model.pipeline_class = "WanPipeline"
+    fourth = planner.offer(Job(other, name="generations/5"))
+    assert fourth.over.wait(WAIT)
+    assert fourth.failure is not None
+    assert "the plan is for WanPipeline" in fourth.failure.message
+
+
+def test_a_model_that_is_gone_ends_an_executor_that_reloads(
+    planner: ScriptedPlanner, checkpoint: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.symlink_to(checkpoint)
+    process = Process("--planner", planner.address, "--model", str(model), "--allow-reload")
+    try:
+        process.wait_for("planner_reached")
+        model.unlink()
+        job = planner.offer(Job(quantized("FF")))
+        assert job.over.wait(WAIT)
+        assert job.failure is not None
+        assert job.failure.code == "FAILED_PRECONDITION"
+        assert "no such directory" in job.failure.message
+        assert process.exit_status() == 1
+    finally:
+        process.close()
+
+
+def test_without_leave_a_plan_of_another_placement_is_refused(
+    planner: ScriptedPlanner, checkpoint: Path
+) -> None:
+    process = Process("--planner", planner.address, "--model", str(checkpoint))
+    try:
+        job = planner.offer(Job(quantized("FF")))
+        assert job.over.wait(WAIT)
+        assert job.failure is not None
+        assert job.failure.code == "FAILED_PRECONDITION"
+        assert job.failure.message == "the plan wants int8_weight_only, the executor holds float32"
+    finally:
+        process.close()
