@@ -56,6 +56,9 @@ bench-engine: setup ## Measure steps against plain diffusers and other caches (m
 bench-parallel: setup ## Measure two ranks of one thread each against one (minutes)
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.parallel
 
+bench-placement: setup ## Measure the demo model compiled and quantized against eager (minutes)
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.placement
+
 # docs/quality.png is the plot of a whole run.
 quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)
 	$(BIN)/pip install --quiet --editable '.[bench]'

@@ -112,12 +112,17 @@ def quantization_to_proto(quantization: Quantization) -> plan_pb2.Placement:
 
 
 def quantization_from_proto(message: plan_pb2.Placement) -> Quantization:
+    """One value for every order in which layers and components can be listed."""
+    components = sorted(message.components, key=lambda each: each.name)
+    rules = sorted(message.precision, key=lambda rule: rule.part)
     return Quantization(
         quant_type=message.quant_type,
-        exclude_layers=tuple(message.exclude_layers),
+        exclude_layers=tuple(sorted(set(message.exclude_layers))),
         components=tuple(
-            ComponentQuantization(each.name, each.quant_type, tuple(each.exclude_layers))
-            for each in message.components
+            ComponentQuantization(
+                each.name, each.quant_type, tuple(sorted(set(each.exclude_layers)))
+            )
+            for each in components
         ),
-        precision=tuple(PrecisionRule(rule.part, rule.quant_type) for rule in message.precision),
+        precision=tuple(PrecisionRule(rule.part, rule.quant_type) for rule in rules),
     )
