@@ -90,7 +90,7 @@ MISUSE = 2
 @boolean("--dit-layerwise-offload", help="Keep their blocks there, each until it runs.")
 @boolean("--text-encoder-cpu-offload", help="Keep text encoders there until they run.")
 @boolean("--vae-cpu-offload", help="Keep the VAE there until it runs.")
-@boolean("--warmup", help="Run two steps for every size before work is taken.")
+@boolean("--warmup", help="Run two steps of --plan in every size before work is taken.")
 @click.option(
     "--warmup-resolutions",
     type=SIZES,
@@ -142,8 +142,8 @@ def main(
     _require_address("--listen", listen)
     if plan is not None and (tp_size is not None or extra_parallel_modules is not None):
         raise click.UsageError("--plan says what --tp-size and --extra-parallel-modules say")
-    if warmup != bool(warmup_resolutions):
-        raise click.UsageError("--warmup and --warmup-resolutions go together")
+    if warmup != bool(warmup_resolutions) or (warmup and plan is None):
+        raise click.UsageError("--warmup goes together with --warmup-resolutions and --plan")
     _require_name_of_adapted(lora, lora_scale, served_name)
     end_with_launcher()
     tp_size = tp_size or (plan.topology.tp_size if plan else 0) or 1

@@ -15,6 +15,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from PIL import Image, ImageOps
 
 from executor.engine.program import (
+    NATIVE,
     AdaptiveRule,
     Branch,
     CacheType,
@@ -78,7 +79,10 @@ def program_from_proto(message: plan_pb2.Program) -> Program:
             )
         steps.append(tuple(ops[number - 1] if number else None for number in step.ops))
     return Program(
-        columns=columns, steps=tuple(steps), topology=_topology_from_proto(message.topology)
+        columns=columns,
+        steps=tuple(steps),
+        topology=_topology_from_proto(message.topology),
+        attention_backend=message.attention_backend or NATIVE,
     )
 
 

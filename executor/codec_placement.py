@@ -5,6 +5,7 @@ from __future__ import annotations
 from ditplan.runtime.v1 import runtime_pb2
 from ditplan.v1 import executor_pb2, plan_pb2
 
+from executor.engine.program import NATIVE
 from executor.placement.device import compute_capability
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import Placement
@@ -31,7 +32,9 @@ def requirements_from_proto(message: plan_pb2.Program) -> Requirements:
             shared_encoders(message.topology.extra_parallel_modules),
             quantization_from_proto(message.placement),
         ),
-        attention_backend=message.attention_backend,
+        attention_backend=message.attention_backend or NATIVE,
+        ring_size=message.topology.ring_size,
+        ring_rotate_method=message.topology.ring_rotate_method,
     )
 
 
@@ -54,6 +57,7 @@ def executor_to_proto(
         extra_parallel_modules=loaded.share.encoders,
         placement=quantization_to_proto(loaded.quantization),
         compute_capability=compute_capability(loaded.device),
+        attention_backends=loaded.attention_backends,
         allow_reload=allow_reload,
         compiled=loaded.compiled,
         offloaded=loaded.offloaded,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ditplan.identity import plan_id
 from ditplan.v1 import generation_pb2, plan_pb2
@@ -12,8 +13,8 @@ from PIL import Image
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.settings import Settings, Size
-from executor.codec_placement import quantization_to_proto
 from executor.engine.pipelines import PIPELINES, Pictures
+from executor.engine.program import StepOutcome
 from executor.engine.run import RunCancelled
 from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline
@@ -25,46 +26,47 @@ STEPS = 2
 def warm_up(
     ranks: Ranks, settings: Settings, *, is_cancelled: Callable[[], bool], log: FilteringBoundLogger
 ) -> None:
-    """One run of the first steps for every size of the settings; no record knows of them.
+    """Runs the first steps of the settings' plan for every size; no record knows of them.
 
     Raises:
-        PlacementError: one of them failed; the message names its size.
+        PlacementError: one of the runs failed; the message names its size.
     """
-    program = _program(ranks.loaded, settings.plan)
     for size in settings.warmup:
+        assert settings.plan is not None, "sizes come with a plan"
         began = time.monotonic()
         try:
-            ranks.run(
-                plan_id(program),
-                program,
-                _spec(ranks.loaded, program, size),
-                on_step=lambda outcome: None,
-                is_cancelled=is_cancelled,
-            )
-        except RunCancelled:
-            return
+            _run(ranks, _first_steps(settings.plan), size, is_cancelled)
         except Exception as error:
             raise PlacementError(f"--warmup-resolutions {size}: {error}") from error
+        if is_cancelled():
+            return
         log.info("warmed_up", size=str(size), seconds=round(time.monotonic() - began, 3))
 
 
-def _program(loaded: LoadedPipeline, plan: plan_pb2.Program | None) -> plan_pb2.Program:
-    """The first steps of a plan, or such that run the pipeline as it is."""
+def _run(
+    ranks: Ranks, program: plan_pb2.Program, size: Size, is_cancelled: Callable[[], bool]
+) -> None:
+    done: list[StepOutcome] = []
+    with suppress(RunCancelled):
+        ranks.run(
+            plan_id(program),
+            program,
+            _spec(ranks.loaded, program, size),
+            on_step=done.append,
+            is_cancelled=lambda: is_cancelled() or STEPS <= len(done) < len(program.steps),
+        )
+
+
+def _first_steps(plan: plan_pb2.Program) -> plan_pb2.Program:
+    """Of a plan as much as a run needs that comes to its end, or to its first steps.
+
+    Where the number of steps decides which transformer runs in which of them, it stays.
+    """
     program = plan_pb2.Program()
-    if plan is not None:
-        program.CopyFrom(plan)
+    program.CopyFrom(plan)
+    if len(plan.model.targets) == 1:
         del program.steps[STEPS:]
-    else:
-        program.model.pipeline_class = loaded.checkpoint.pipeline_class
-        share = loaded.share
-        program.topology.world_size = share.world_size
-        program.topology.ring_size = 1
-        program.topology.ulysses_size = share.world_size // share.tp_size
-        program.topology.tp_size = share.tp_size
-        program.topology.extra_parallel_modules.extend(share.encoders)
-        program.placement.CopyFrom(quantization_to_proto(loaded.quantization))
-        program.steps.extend(plan_pb2.Step() for _ in range(STEPS))
-    program.num_inference_steps = len(program.steps)
+        program.num_inference_steps = len(program.steps)
     return program
 
 

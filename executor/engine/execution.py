@@ -9,6 +9,7 @@ from functools import partial
 from torch import nn
 
 from executor.engine.arena import Arena
+from executor.engine.attention import attending
 from executor.engine.families import FAMILIES, BlockCall
 from executor.engine.forward import Forward
 from executor.engine.guidance import Guidance
@@ -41,6 +42,7 @@ class Execution:
         sharing: Sharing | None = None,
     ) -> None:
         self._program = program
+        self._targets = targets
         shares_forwards = sharing is not None and sharing.shares_forwards
         self._arena = Arena(program, sharing if shares_forwards else None)
         self._cache_bytes: tuple[int, ...] | None = None
@@ -70,7 +72,11 @@ class Execution:
                 course.is_elsewhere = partial(getattr, meeting, "is_elsewhere")
             shared = None
             if sharing is not None:
-                shared = sharing.group(targets[column.target], [name for name, _, _ in lists])
+                shared = sharing.group(
+                    targets[column.target],
+                    [name for name, _, _ in lists],
+                    program.attention_backend,
+                )
             if shared is not None:
                 self._shared.append(shared)
             start = 0
@@ -88,6 +94,7 @@ class Execution:
     def attached(self) -> Iterator[None]:
         """Runs the forwards of the targets under the program while the context lasts."""
         with ExitStack() as stack:
+            stack.enter_context(attending(self._targets.values(), self._program.attention_backend))
             if self._guidance is not None:
                 stack.enter_context(self._guidance.attached())
             for shared in self._shared:

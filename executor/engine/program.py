@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+NATIVE = "native"
+"""The attention of a plan that names none: PyTorch's own."""
+
 
 class Branch(Enum):
     """One forward of a target within a step."""
@@ -115,11 +118,15 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """``steps[i][c]``: what column ``c`` does in step ``i``, None where it does not run."""
+    """``steps[i][c]``: what column ``c`` does in step ``i``, None where it does not run.
+
+    ``attention_backend``: as diffusers' dispatcher names it.
+    """
 
     columns: tuple[Column, ...]
     steps: tuple[tuple[Op | None, ...], ...]
     topology: Topology = Topology()
+    attention_backend: str = NATIVE
 
 
 @dataclass(frozen=True, slots=True)

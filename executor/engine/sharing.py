@@ -65,8 +65,10 @@ class Sharing(Protocol):
     def exchanges(self) -> Exchanges:
         """What this rank has exchanged for transformers since the run began."""
 
-    def group(self, target: nn.Module, block_lists: Sequence[str]) -> GroupSharing | None:
-        """None where every rank holds all tokens."""
+    def group(
+        self, target: nn.Module, block_lists: Sequence[str], attention_backend: str
+    ) -> GroupSharing | None:
+        """None where every rank holds all tokens. The backend is what each of them attends with."""
 
     def residual_diff(self, reference: Tensor, change: Tensor) -> float:
         """The relative L1 change of what all ranks of a forward hold; the same on each of them."""

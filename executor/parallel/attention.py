@@ -8,8 +8,8 @@ mesh, and keys and values go round its rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ from diffusers.models.attention_dispatch import (
 )
 from torch import Tensor
 
+from executor.engine.attention import carrying
 from executor.engine.program import Topology
 from executor.parallel.head_exchange import HeadExchange
 from executor.parallel.mesh import Mesh
-from executor.parallel.partial import merged, partial_attention
+from executor.parallel.partial import merge_fault, merged, partial_attention
 from executor.parallel.wire import padded
 
 
@@ -41,13 +42,21 @@ class SharedTokens:
 class SharedAttention:
     """Attention of one block group on one rank. ``tokens`` are those of the current forward.
 
-    Queries, keys and values are (batch, tokens, heads, channels).
+    Queries, keys and values are (batch, tokens, heads, channels). What a rank has gathered it
+    attends to with ``backend``.
+
+    Raises:
+        ValueError: a ring is to merge partial results, which the backend does not give.
     """
 
-    def __init__(self, mesh: Mesh, topology: Topology) -> None:
+    def __init__(self, mesh: Mesh, topology: Topology, backend: str) -> None:
+        fault = merge_fault(topology.ring_size, topology.ring_rotate_method, backend)
+        if fault is not None:
+            raise ValueError(fault)
         self._ring = mesh.ring
         self._ulysses = mesh.ulysses
         self._topology = topology
+        self._backend = AttentionBackendName(backend)
         self.tokens = SharedTokens([])
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
@@ -79,11 +88,11 @@ class SharedAttention:
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         if self._ring.size == 1:
-            return _local(query, key, value, self.tokens.mask, scale)
+            return self._local(query, key, value, scale)
         chunks = [sum(self._row(r)) for r in range(self._ring.size)]
         if self._topology.ring_rotate_method == "allgather":
             key, value = self._gathered(key, value, chunks)
-            return _local(query, key, value, self.tokens.mask, scale)
+            return self._local(query, key, value, scale)
         return self._rotated(query, key, value, chunks, scale)
 
     def _gathered(self, key: Tensor, value: Tensor, chunks: list[int]) -> tuple[Tensor, Tensor]:
@@ -121,27 +130,23 @@ class SharedAttention:
         assert found is not None
         return found[0].to(query.dtype)
 
-
-def _local(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
-) -> Tensor:
-    result: Tensor = dispatch_attention_fn(
-        query, key, value, attn_mask=mask, scale=scale, backend=AttentionBackendName.NATIVE
-    )
-    return result
+    def _local(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        result: Tensor = dispatch_attention_fn(
+            query, key, value, attn_mask=self.tokens.mask, scale=scale, backend=self._backend
+        )
+        return result
 
 
 def _shared_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor | None = None,
-    scale: float | None = None,
-    _parallel_config: SharedAttention | None = None,
+    scale: float | None,
+    _parallel_config: SharedAttention,
 ) -> Tensor:
-    """What diffusers' dispatcher calls: the model's mask is of this rank's tokens alone."""
-    if _parallel_config is None:
-        return _local(query, key, value, attn_mask, scale)
+    """What diffusers' dispatcher calls. The model's mask is of this rank's tokens alone: the one
+    of all ranks' takes its place.
+    """
     return _parallel_config(query, key, value, scale)
 
 
@@ -150,24 +155,17 @@ def _register() -> AttentionBackendName:
     name: AttentionBackendName = str.__new__(AttentionBackendName, "ditplan_shared")
     name._name_ = "DITPLAN_SHARED"
     name._value_ = "ditplan_shared"
-    _AttentionBackendRegistry.register(name)(_shared_attention)
+    # What ranks exchange cannot be traced: a compiled block is divided at its attention.
+    untraced = torch.compiler.disable(_shared_attention)  # type: ignore[no-untyped-call]
+    _AttentionBackendRegistry.register(name)(untraced)
     return name
 
 
 _BACKEND = _register()
 
 
-@contextmanager
-def attending(processors: Sequence[Any], attention: SharedAttention) -> Iterator[None]:
+def attending(
+    processors: Sequence[Any], attention: SharedAttention
+) -> AbstractContextManager[None]:
     """Has the attention of these processors go over the tokens of all ranks, in the context."""
-    values = {"_attention_backend": _BACKEND, "_parallel_config": attention}
-    before = [{name: vars(p)[name] for name in values if name in vars(p)} for p in processors]
-    for processor in processors:
-        vars(processor).update(values)
-    try:
-        yield
-    finally:
-        for processor, own in zip(processors, before, strict=True):
-            for name in values:
-                del vars(processor)[name]
-            vars(processor).update(own)
+    return carrying(processors, {"_attention_backend": _BACKEND, "_parallel_config": attention})

@@ -12,7 +12,20 @@ from torch import Tensor
 Part = tuple[Tensor, Tensor]
 """A result and its log-sum-exp."""
 
+# Whose kernels compute the parts. The former takes no mask, and on CUDA no fp32, either.
+_BACKENDS = ("_native_flash", "native")
+
 _HALVES = (torch.float16, torch.bfloat16)
+
+
+def merge_fault(ring_size: int, ring_rotate_method: str, backend: str) -> str | None:
+    """Why ranks cannot attend in such a ring with a backend; None where they can."""
+    if ring_size <= 1 or ring_rotate_method == "allgather" or backend in _BACKENDS:
+        return None
+    return (
+        f"ring_rotate_method {ring_rotate_method} merges partial results, which attention backend "
+        f"{backend} does not give; {', '.join(_BACKENDS)} do, and allgather needs none"
+    )
 
 
 def partial_attention(

@@ -31,7 +31,12 @@ class SharedGroup:
     """The blocks of one group of a transformer, on one rank of a sequence group."""
 
     def __init__(
-        self, target: nn.Module, block_lists: Sequence[str], mesh: Mesh, topology: Topology
+        self,
+        target: nn.Module,
+        block_lists: Sequence[str],
+        mesh: Mesh,
+        topology: Topology,
+        attention_backend: str,
     ) -> None:
         target_class = type(target).__name__
         if target_class not in FAMILIES:
@@ -49,7 +54,7 @@ class SharedGroup:
         }
         self._whole = self._lists[block_lists[-1]].shared.whole
         self._ranks = mesh.sequence
-        self._attention = SharedAttention(mesh, topology)
+        self._attention = SharedAttention(mesh, topology, attention_backend)
         self._lengths: dict[Part, list[int]] = {}
         # By identity, with the argument itself, so that its identity stays its own.
         self._shares: dict[int, tuple[Any, Any]] = {}

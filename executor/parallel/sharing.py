@@ -57,10 +57,12 @@ class Sharing:
         with shared_vae(pipeline.vae, self._mesh.model.named(VAE)):
             yield
 
-    def group(self, target: nn.Module, block_lists: Sequence[str]) -> SharedGroup | None:
+    def group(
+        self, target: nn.Module, block_lists: Sequence[str], attention_backend: str
+    ) -> SharedGroup | None:
         if self._mesh.sequence.size == 1:
             return None
-        return SharedGroup(target, block_lists, self._mesh, self._topology)
+        return SharedGroup(target, block_lists, self._mesh, self._topology, attention_backend)
 
     def residual_diff(self, reference: Tensor, change: Tensor) -> float:
         """The DBCache test of Cache-DiT over all tokens: one small all-reduce.

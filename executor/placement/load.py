@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from executor.placement import checkpoint
+from executor.engine.program import NATIVE
+from executor.placement import attention, checkpoint
 from executor.placement.checkpoint import Checkpoint
 from executor.placement.compiling import compile_blocks, why_not_compiled
 from executor.placement.device import (
@@ -47,7 +48,8 @@ class LoadedPipeline:
 
     ``unused`` says which of the stored weights it has no use for. ``layers``: those of the
     components that are quantized; ``offloaded``: the components that wait in the host's memory, as
-    a whole or block by block.
+    a whole or block by block. ``attention_backends``: what its device and packages can run, sorted;
+    ``attention_faults``: why not the others.
     """
 
     pipeline: Any
@@ -63,6 +65,8 @@ class LoadedPipeline:
     layers: tuple[QuantizedLayers, ...] = ()
     compiled: bool = False
     offloaded: tuple[str, ...] = ()
+    attention_backends: tuple[str, ...] = (NATIVE,)
+    attention_faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def placement(self) -> Placement:
@@ -125,6 +129,7 @@ def load(
     if compiled:
         compile_blocks(pipeline)
     pipeline.set_progress_bar_config(disable=True)
+    faults = attention.probe(target, precision)
     return LoadedPipeline(
         pipeline=pipeline,
         checkpoint=found,
@@ -139,6 +144,8 @@ def load(
         layers=layers,
         compiled=compiled,
         offloaded=offload.components(found.classes),
+        attention_backends=tuple(sorted(name for name, fault in faults.items() if not fault)),
+        attention_faults={name: fault for name, fault in faults.items() if fault},
     )
 
 

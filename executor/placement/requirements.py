@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from executor.engine.program import NATIVE
+from executor.parallel.partial import merge_fault
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import UNSHARED, Placement
 
-NATIVE_ATTENTION = "native"
 VAE = "vae"
 
 
@@ -30,7 +31,9 @@ class Requirements:
     targets: tuple[TargetRequirement, ...]
     world_size: int
     placement: Placement = UNSHARED
-    attention_backend: str = ""
+    attention_backend: str = NATIVE
+    ring_size: int = 1
+    ring_rotate_method: str = ""
 
 
 def differences(loaded: LoadedPipeline, wanted: Requirements) -> list[str]:
@@ -52,12 +55,7 @@ def lasting_differences(loaded: LoadedPipeline, wanted: Requirements) -> list[st
         found.append(
             f"the plan is for {wanted.world_size} ranks, the executor has {loaded.share.world_size}"
         )
-    if wanted.attention_backend not in ("", NATIVE_ATTENTION):
-        found.append(
-            f"the plan wants attention backend {wanted.attention_backend}, "
-            f"the executor has {NATIVE_ATTENTION}"
-        )
-    return found
+    return found + list(_attention_differences(loaded, wanted))
 
 
 def _placement_differences(loaded: LoadedPipeline, needed: Placement) -> list[str]:
@@ -86,6 +84,16 @@ def _placement_differences(loaded: LoadedPipeline, needed: Placement) -> list[st
 def shared_encoders(extra_parallel_modules: Iterable[str]) -> tuple[str, ...]:
     """Those that are split when they are loaded; the VAE is shared run by run."""
     return tuple(sorted(set(extra_parallel_modules) - {VAE}))
+
+
+def _attention_differences(loaded: LoadedPipeline, wanted: Requirements) -> Iterator[str]:
+    backend = wanted.attention_backend
+    if backend not in loaded.attention_backends:
+        fault = loaded.attention_faults.get(backend, "it is unknown here")
+        yield f"the plan wants attention backend {backend}, which this executor cannot run: {fault}"
+    unmerged = merge_fault(wanted.ring_size, wanted.ring_rotate_method, backend)
+    if unmerged is not None:
+        yield unmerged
 
 
 def _target_differences(pipeline: Any, target: TargetRequirement) -> list[str]:

@@ -19,6 +19,7 @@ SETTLED = (
     "placement",
     "compiled",
     "offloaded",
+    "attention_backends",
 )
 
 
@@ -33,6 +34,7 @@ def holding(loaded: LoadedPipeline) -> Holding:
         placement=quantization_to_proto(loaded.quantization),
         compiled=loaded.compiled,
         offloaded=loaded.offloaded,
+        attention_backends=loaded.attention_backends,
     )
 
 

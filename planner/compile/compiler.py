@@ -90,7 +90,8 @@ def compile_loaded(source: AccelerationConfig, model: ModelFacts, request: Reque
     if "quantize_config" not in faulty:
         placement = resolve_placement(source, model)
     if not faulty & {"parallelism_config", "attention_backend"}:
-        attention_backend = resolve_attention_backend(source, model, topology)
+        rows = model.guidance.batch(request.guidance_scale, negative_prompt=request.negative_prompt)
+        attention_backend = resolve_attention_backend(source, model, topology, rows=rows)
     if request.device is not None and not faulty:
         check_device(source, attention_backend, request.device)
     columns, steps = ((), ()) if "cache_config" in faulty else _columns(source, model, request)

@@ -23,22 +23,30 @@ LEAST_FOR_TYPE = {
     "nvfp4": 100,
     "nvfp4_weight_only": 100,
 }
-_LEAST_FOR_BACKEND = {
-    "_flash_3": 90,
-    "_flash_3_hub": 90,
-    "_flash_varlen_3": 90,
-    "_flash_3_varlen_hub": 90,
-    "_sage_qk_int8_pv_fp8_cuda": 89,
-    "_sage_qk_int8_pv_fp8_cuda_sm90": 90,
-    "sage_blackwell_hub": 100,
-    "flash_4_hub": 90,
+# SageAttention has 8-bit values from sm89 on; diffusers, where its checks are on, from sm90.
+LEAST_FOR_BACKEND = {
+    "_native_cudnn": 80,
+    "_native_flash": 80,
     "flash": 80,
     "flash_hub": 80,
     "flash_varlen": 80,
     "flash_varlen_hub": 80,
-    "ffpa_fp8": 89,
-    "ffpa_fp8_per_block": 89,
+    "_flash_3": 90,
+    "_flash_3_hub": 90,
+    "_flash_varlen_3": 90,
+    "_flash_3_varlen_hub": 90,
+    "flash_4_hub": 90,
+    "sage": 80,
+    "sage_hub": 80,
+    "sage_varlen": 80,
+    "_sage_qk_int8_pv_fp16_cuda": 80,
+    "_sage_qk_int8_pv_fp16_triton": 80,
+    "_sage_qk_int8_pv_fp8_cuda": 89,
+    "_sage_qk_int8_pv_fp8_cuda_sm90": 90,
+    "sage_blackwell_hub": 100,
 }
+# AMD's, which have other numbers.
+_NEVER_ON_CUDA = frozenset({"aiter_fa2_hub"})
 _ON_CPU = frozenset({"", "native", "_native_math", "_native_flash", "flex"})
 
 
@@ -54,10 +62,13 @@ def check_device(config: AccelerationConfig, attention_backend: str, device: str
             _check(config, ("quantize_config", *key), quant_type, least, device)
     inner = config.parallelism is not None and config.parallelism.attention_backend
     path: Path = ("parallelism_config",) if inner else ()
-    least = _LEAST_FOR_BACKEND.get(attention_backend)
-    if device == CPU and attention_backend not in _ON_CPU:
-        least = least or 1
-    _check(config, (*path, "attention_backend"), attention_backend, least, device)
+    path = (*path, "attention_backend")
+    if attention_backend in _NEVER_ON_CUDA:
+        _refuse(config, path, attention_backend, "an AMD device", device)
+    elif device != CPU:
+        _check(config, path, attention_backend, LEAST_FOR_BACKEND.get(attention_backend), device)
+    elif attention_backend not in _ON_CPU:
+        _check(config, path, attention_backend, LEAST_FOR_BACKEND.get(attention_backend, 1), device)
 
 
 def _types(quantize: QuantizeConfig) -> Iterator[tuple[Path, str]]:
@@ -85,6 +96,10 @@ def _check(
     if match is not None and int(match[1]) >= least:
         return
     needs = "a CUDA device" if least == 1 else f"a CUDA device of at least sm{least}"
+    _refuse(config, path, what, needs, device)
+
+
+def _refuse(config: AccelerationConfig, path: Path, what: str, needs: str, device: str) -> None:
     config.report(
         Severity.ERROR, "device-capability", path, f"{what} needs {needs}; this one is {device}"
     )

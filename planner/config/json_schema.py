@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from planner.config.attention import ALIASES
 from planner.config.schema import TopLevel
 from planner.config.section import ANY_CASE, SECTIONS
 from planner.config.spellings import LEGACY, MISSPELT, QUANT_TYPES, SYNONYMS, UNSUPPORTED
@@ -17,6 +18,7 @@ def json_schema() -> dict[str, Any]:
         schema = section.model_json_schema(ref_template="#/$defs/{model}")
         definitions |= schema.pop("$defs", {})
         properties = schema["properties"]
+        _accept_attention_aliases(properties)
         spellings = {**MISSPELT.get(name, {}), **SYNONYMS.get(name, {})}
         for spelling, key in spellings.items():
             properties[spelling] = {
@@ -51,6 +53,7 @@ def json_schema() -> dict[str, Any]:
         for key in (*keys, *(other for other, key in synonyms.items() if key in keys)):
             properties[key]["anyOf"] = [*map(_in_any_case, properties[key]["anyOf"])]
     beside = TopLevel.model_json_schema()["properties"]
+    _accept_attention_aliases(beside)
     flat = {"title": "Flat form", "allOf": [sections["cache_config"]]}
     sectioned = {
         "title": "Sections",
@@ -78,6 +81,12 @@ def _accept_aliases(schema: Any) -> None:
             inner.update(_in_any_case({**inner, "enum": names}))
         elif isinstance(inner, dict | list):
             _accept_aliases(inner)
+
+
+def _accept_attention_aliases(properties: dict[str, Any]) -> None:
+    for choice in properties.get("attention_backend", {}).get("anyOf", ()):
+        if "enum" in choice:
+            choice["enum"] = [*choice["enum"], *ALIASES]
 
 
 def _in_any_case(schema: dict[str, Any]) -> dict[str, Any]:

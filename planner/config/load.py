@@ -11,6 +11,7 @@ from planner.config.schema import CacheConfig, TopLevel
 from planner.config.section import (
     SECTIONS,
     TOP_LEVEL,
+    attention_backend,
     first_few,
     load_section,
     report_unknown,
@@ -82,7 +83,11 @@ def _load_sections(config: AccelerationConfig, root: dict[str, Any]) -> None:
     for name in SECTIONS:
         if name in root:
             load_section(config, name, root[name])
-    beside = {key: root[key] for key in TopLevel.model_fields if key in root}
+    beside = {
+        key: attention_backend(config, (key,), root[key])
+        for key in TopLevel.model_fields
+        if key in root
+    }
     top = validated(config, (), TopLevel, beside)
     if isinstance(top, TopLevel):
         config.attention_backend = top.attention_backend or ""

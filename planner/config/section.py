@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from planner.config.acceleration import AccelerationConfig, dotted
+from planner.config.attention import ALIASES as ATTENTION_ALIASES
+from planner.config.attention import UNSUPPORTED as UNSUPPORTED_ATTENTION
 from planner.config.document import Path
 from planner.config.schema import (
     CacheConfig,
@@ -198,6 +200,8 @@ def _canonical_value(config: AccelerationConfig, name: str, key: str, value: Any
         return {part: _component(config, (*path, part), inner) for part, inner in value.items()}
     if path == ("quantize_config", "quant_type"):
         return _quant_type(config, path, value)
+    if path == ("parallelism_config", "attention_backend"):
+        return attention_backend(config, path, value)
     if isinstance(value, str) and key in ANY_CASE.get(name, ()):
         return value.lower()
     return value
@@ -228,6 +232,21 @@ def _quant_type(config: AccelerationConfig, path: Path, value: Any) -> Any:
         f"{path[-1]}: {QUANT_TYPES[value]}",
     )
     return QUANT_TYPES[value]
+
+
+def attention_backend(config: AccelerationConfig, path: Path, value: Any) -> Any:
+    """A backend by the name that executors know it by."""
+    if not isinstance(value, str) or value not in ATTENTION_ALIASES:
+        return value
+    meant = ATTENTION_ALIASES[value]
+    config.report(
+        Severity.HINT,
+        "attention-backend-alias",
+        path,
+        f"{value} means {meant}",
+        f"{path[-1]}: {meant}",
+    )
+    return meant
 
 
 def report_unknown(
@@ -284,6 +303,10 @@ def _report_invalid(
         code = "unsupported-value"
         message = f"{shown(value)} is not supported by ditplan; allowed: DBCache"
         hint = "DBPrune has no replacement here; remove cache_type to use DBCache"
+    elif isinstance(wrong, str) and key == "attention_backend" and wrong in UNSUPPORTED_ATTENTION:
+        code, known = "unsupported-value", UNSUPPORTED_ATTENTION[wrong]
+        message = f"{wrong} {known.reason}; allowed: {allowed(info, wrong)}"
+        hint = f"{key}: {known.instead}"
     elif isinstance(wrong, str) and wrong.startswith("svdq"):
         code = "unsupported-value"
         message = f"{shown(wrong)}: SVDQuant is not supported by ditplan"

@@ -31,10 +31,13 @@ def render_explanation(
     if program is None:
         raise ValueError("a failed compilation has no step to explain")
     request = request_in_words(explanation.compilation.request, "x" if ascii else "×")
+    backend = program.attention_backend
+    attention = f", attention_backend{NO_BREAK_SPACE}{canvas.show(backend)}" if backend else ""
     lines = [
         canvas.paint(canvas.show(model), bold=True),
         *canvas.wrap(
             f"step {explanation.step} of {request}, plan{NO_BREAK_SPACE}{short_id(plan_id)}"
+            f"{attention}"
         ),
     ]
     for label, account in by_column(program, lambda c: explanation.accounts[c]):
@@ -54,6 +57,7 @@ def explanation_document(
         "plan_id": plan_id,
         "model": model,
         "step": explanation.step,
+        "attention_backend": program.attention_backend or None if program else None,
         "columns": _columns(program, explanation) if program else [],
         "diagnostics": [diagnostic_document(d) for d in explanation.compilation.diagnostics],
     }

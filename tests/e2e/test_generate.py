@@ -29,14 +29,18 @@ def test_a_record_is_replayed_bit_for_bit(
         return tuple(tmp_path / f"{name}.{end}" for end in ("png", "safetensors", "json"))  # type: ignore[return-value]
 
     first, latents, record = files("first")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{cache_yaml.read_text()}\nattention_backend: _native_math\n")
     done = ditplan(
-        *("generate", "--model", checkpoint, "--config", cache_yaml, *ARGUMENTS),
+        *("generate", "--model", checkpoint, "--config", config, *ARGUMENTS),
         *("--out", first, "--save-latents", latents, "--record", record),
     )
     assert "starting a planner and an executor" in done.stderr
     assert "residual_diff_threshold 0.5" in done.stdout
     assert Image.open(first).size == (32, 32)
     document = json.loads(record.read_text())
+    assert "attention_backend _native_math" in done.stdout
+    assert document["program"]["attention_backend"] == "_native_math"
     kinds = [step["ops"][0]["kind"] for step in document["steps"]]
     assert kinds[:4] == ["FULL"] * 4
     assert set(kinds) == {"FULL", "CACHED"}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from executor import codec
 from executor.codec import UnreadableMessageError
+from executor.codec_placement import executor_to_proto
 from executor.engine.program import (
     AdaptiveRule,
     Branch,
@@ -25,6 +26,7 @@ from executor.engine.program import (
     TaylorSeer,
 )
 from executor.engine.run import UnusableSpecError
+from executor.placement.load import LoadedPipeline
 from tests.executor.agent.scripted_planner import default_spec
 from tests.executor.programs import program
 
@@ -40,7 +42,9 @@ def test_a_program_arrives_with_everything_that_changes_the_result() -> None:
     message.columns[0].calibrator.encoder = True
     message.ops[0].refresh = True
     message.steps[3].ops[0] = 0
+    message.attention_backend = "flex"
     decoded = codec.program_from_proto(message)
+    assert decoded.attention_backend == "flex"
     assert decoded.columns == (
         Column(
             target="transformer",
@@ -159,6 +163,11 @@ def test_a_step_is_reported_as_it_was() -> None:
         ],
         milliseconds=12.5,
     )
+
+
+def test_an_executor_says_which_attention_it_has(loaded: LoadedPipeline) -> None:
+    message = executor_to_proto("here", loaded, allow_reload=False)
+    assert list(message.attention_backends) == ["_native_flash", "_native_math", "flex", "native"]
 
 
 def _picture(image: Image.Image, file_format: str, **options: object) -> generation_pb2.InputImage:

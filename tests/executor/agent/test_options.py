@@ -53,8 +53,9 @@ def test_values_are_spelled_as_sglang_spells_them(
     assert (read[0].compiled, read[0].dit_cpu_offload) == values
 
 
-def test_sizes(read: list[Settings]) -> None:
-    assert _call("--warmup", "--warmup-resolutions", "64x32, 832x480x81,64x32").exit_code == 0
+def test_sizes(read: list[Settings], tmp_path: Path) -> None:
+    sizes = ("--warmup", "--warmup-resolutions", "64x32, 832x480x81,64x32")
+    assert _call("--plan", _plan(tmp_path / "plan"), *sizes).exit_code == 0
     assert read[0].warmup == (Size(64, 32), Size(832, 480, 81))
     assert [str(size) for size in read[0].warmup] == ["64x32", "832x480x81"]
 
@@ -62,8 +63,9 @@ def test_sizes(read: list[Settings]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (("--warmup",), "--warmup and --warmup-resolutions go together"),
-        (("--warmup-resolutions", "64x64"), "--warmup and --warmup-resolutions go together"),
+        (("--warmup",), "together with --warmup-resolutions and --plan"),
+        (("--warmup", "--warmup-resolutions", "64x64"), "together with --warmup-resolutions and"),
+        (("--warmup-resolutions", "64x64"), "together with --warmup-resolutions and --plan"),
         (("--warmup", "--warmup-resolutions", "64"), "'64' is not WIDTHxHEIGHT"),
         (("--warmup", "--warmup-resolutions", "0x64"), "'0x64' is not WIDTHxHEIGHT"),
         (("--warmup", "--warmup-resolutions", ",".join(["1x1"] * 17)), "17 sizes are more than 16"),

@@ -148,6 +148,12 @@ def _flash(message: plan_pb2.Program) -> None:
     message.attention_backend = "flash"
 
 
+def _merging(message: plan_pb2.Program) -> None:
+    message.attention_backend = "_native_math"
+    message.topology.ring_size = 2
+    message.topology.ring_rotate_method = "p2p"
+
+
 def _no_such_blocks(message: plan_pb2.Program) -> None:
     message.columns[0].block_lists[0] = "blocks"
 
@@ -159,7 +165,8 @@ def _no_such_blocks(message: plan_pb2.Program) -> None:
         (_more_blocks, "19 transformer.transformer_blocks, here are 2"),
         (_two_ranks, "2 ranks"),
         (_quantized, "int8_weight_only"),
-        (_flash, "flash"),
+        (_flash, "attention backend flash, which this executor cannot run: "),
+        (_merging, "allgather needs none"),
         (_no_such_blocks, "no block list blocks"),
     ],
 )

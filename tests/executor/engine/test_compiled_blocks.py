@@ -4,6 +4,7 @@ what an op decides."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from executor.engine.execution import Execution
-from executor.engine.program import OpKind, Program
+from executor.engine.program import NATIVE, OpKind, Program
 from executor.placement.quiet import silence_libraries
 from tests.executor.engine.tiny_transformers import (
     FAMILIES,
@@ -56,13 +57,18 @@ def _run(tiny: TinyTransformer, model: nn.Module, program: Program) -> tuple[Ten
     return latents, kinds
 
 
-def _compare(family: str, backend: Any, graphs: Callable[[], int]) -> None:
+def _compare(
+    family: str, backend: Any, graphs: Callable[[], int], *, attention: str = NATIVE
+) -> None:
     """Runs every config on compiled and on plain blocks; only the first run may compile."""
     tiny = TinyTransformer(family)
     compiled, plain = tiny.build(), tiny.build()
     compiled.compile_repeated_blocks(fullgraph=True, backend=backend)
     programs = [
-        executable(tiny.compile(config, STEPS, guided=family in WITH_CFG))
+        replace(
+            executable(tiny.compile(config, STEPS, guided=family in WITH_CFG)),
+            attention_backend=attention,
+        )
         for config in (FIRST, *OTHERS)
     ]
     first, *others = programs
@@ -80,15 +86,28 @@ def _compare(family: str, backend: Any, graphs: Callable[[], int]) -> None:
     assert graphs() == known
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_no_config_breaks_or_recompiles_a_block(family: str) -> None:
-    counted: list[fx.GraphModule] = []
+class Counting:
+    """A backend that runs graphs as they are."""
 
-    def counting(module: fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
-        counted.append(module)
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, module: fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        self.graphs += 1
         return module.forward
 
-    _compare(family, counting, lambda: len(counted))
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_config_breaks_or_recompiles_a_block(family: str) -> None:
+    counting = Counting()
+    _compare(family, counting, lambda: counting.graphs)
+    assert torch._dynamo.utils.counters["graph_break"] == {}
+
+
+@pytest.mark.parametrize("attention", ["_native_math", "_native_flash"])
+def test_nor_does_an_attention_backend(attention: str) -> None:
+    counting = Counting()
+    _compare("wan", counting, lambda: counting.graphs, attention=attention)
     assert torch._dynamo.utils.counters["graph_break"] == {}
 
 

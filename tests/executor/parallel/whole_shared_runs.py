@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 from executor.engine.program import Topology
-from executor.parallel.attention import SharedAttention, _local
+from executor.parallel.attention import SharedAttention, SharedTokens
 from executor.parallel.mesh import World
 from executor.parallel.sequence import SharedGroup
 from executor.parallel.sharing import Sharing
@@ -65,4 +65,5 @@ def _first_positions(own: Any) -> Any:
 
 
 def _alone(self: SharedAttention, query: Tensor, key: Tensor, value: Tensor, scale: Any) -> Any:
-    return _local(query, key, value, None, scale)
+    self.tokens = SharedTokens([])
+    return self._local(query, key, value, scale)

@@ -30,8 +30,11 @@ def test_what_differs_is_named_with_its_rank(loaded: LoadedPipeline) -> None:
     assert differences(3, mine, mine) == []
     theirs = holding(replace(loaded, share=Share(3, 1, 2, ("text_encoder",))))
     theirs.checkpoint_digest = "0" * 64
+    theirs.attention_backends[:] = ["native"]
     assert differences(3, theirs, mine) == [
         f"rank 3 holds another checkpoint: {'0' * 12}, not {mine.checkpoint_digest[:12]}",
         "rank 3 holds another tp_size: 2, not 1",
         "rank 3 holds another extra_parallel_modules: text_encoder, not none",
+        "rank 3 holds another attention_backends: native, not "
+        "_native_flash, _native_math, flex, native",
     ]

@@ -39,6 +39,15 @@ def test_the_chain_ends_with_the_rule_that_decides() -> None:
     ]
 
 
+@pytest.mark.parametrize("backend", ["", "flash"])
+def test_the_attention_backend_is_told_where_the_plan_names_one(backend: str) -> None:
+    config = f"attention_backend: {backend}\n{CACHE}"
+    text = explain(config, "--step", "9").stdout.replace("\n", " ")
+    assert ("attention_backend flash" in text.replace("\xa0", " ")) == bool(backend)
+    document = json.loads(explain(config, "--step", "9", "--format", "json").stdout)
+    assert document["attention_backend"] == (backend or None)
+
+
 def test_columns_alike_are_told_once_and_the_others_that_they_do_not_run() -> None:
     text = explain(CACHE, "--step", "18", "--negative-prompt", model=WAN).stdout
     assert "transformer: does not run in this step, only in 0-15" in text

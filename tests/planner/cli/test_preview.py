@@ -68,6 +68,7 @@ def check_schema(found: dict[str, Any]) -> None:
         "columns",
         "topology",
         "placement",
+        "layers",
         "attention_backend",
         "sources",
         "diagnostics",

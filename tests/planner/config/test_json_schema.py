@@ -44,6 +44,9 @@ def test_every_example_is_valid(validator: Draft202012Validator, path: Path) -> 
         "quantize_config: {components_to_quantize: {text_encoder: {quant_type: int8}, vae: null}}",
         "quantize_config: {precision_plan: {attn: float8, ff.net: int8_weight_only}}",
         "attention_backend: flash",
+        "attention_backend: _sdpa_cudnn",
+        "parallelism_config: {tp_size: 2, attention_backend: _sdpa_cudnn}",
+        "parallelism_config: {parallel_kwargs: {attention_backend: _sdpa_cudnn}}",
         "quantize_config: {per_tensor_fallback: true, quant_type: nvfp4}",
         "parallelism_config: {parallel_kwargs: {experimental_ulysses_async: true, tp: 2}}",
         # any case, where the loader takes any
@@ -74,6 +77,7 @@ def test_every_example_is_valid(validator: Draft202012Validator, path: Path) -> 
         "quantize_config: {precision_plan: {attn: float7}}",
         "quantize_config: {precision_plan: {'': float8}}",
         "attention_backend: 3",
+        "attention_backend: sage3",
         "foo: 1",
         "[1]",
     ],

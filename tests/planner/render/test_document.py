@@ -21,6 +21,7 @@ KEYS = {
     "columns",
     "topology",
     "placement",
+    "layers",
     "attention_backend",
     "sources",
     "diagnostics",
@@ -132,6 +133,7 @@ def test_a_failed_compilation_keeps_the_keys(flux: Compilation) -> None:
         "columns": [],
         "topology": None,
         "placement": None,
+        "layers": [],
         "attention_backend": None,
         "sources": [],
         "diagnostics": [
