@@ -142,10 +142,11 @@ class _Process:
     def check(self) -> None:
         status = self._process.poll()
         if status is not None:
-            said = self._log.read_text(errors="replace").strip().splitlines()[-8:]
-            raise LocalServiceError(
-                "\n".join([f"the {self.name} ended with status {status}", *said])
-            )
+            lines = self._log.read_text(errors="replace").strip().splitlines()
+            # What it said itself; a launcher of several ranks says much more behind it.
+            said = [line for line in lines if line.startswith("error: ")] or lines[-8:]
+            text = "\n".join(dict.fromkeys(said))
+            raise LocalServiceError(f"the {self.name} ended with status {status}\n{text}")
 
     def stop(self) -> None:
         self._process.terminate()
