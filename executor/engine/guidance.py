@@ -27,6 +27,8 @@ class Meeting:
     def __init__(self, halves: Halves) -> None:
         self._halves = halves
         self._outputs: list[Tensor] = []
+        self.device: torch.device | None = None
+        """Where the target computes, once it has; its weights may wait elsewhere."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -49,6 +51,7 @@ class Meeting:
     def _ended(self, target: nn.Module, arguments: Any, output: Any) -> None:
         # A tuple, or an output of diffusers: the tensor is the first of either.
         self._outputs.append(output[0])
+        self.device = output[0].device
         if len(self._outputs) < 2:
             return
         own = self._halves.index
@@ -111,7 +114,7 @@ class Guidance:
 
     def _told(self, rows: Sequence[Sequence[float]]) -> Any:
         """The rows of both halves."""
-        device = next(next(iter(self._targets.values())).parameters()).device
+        device = next((each.device for each in self._meetings.values() if each.device), None)
         numbers = torch.tensor(rows, dtype=torch.float64, device=device)
         return self._halves.all_gather(numbers).tolist()
 

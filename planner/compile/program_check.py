@@ -26,6 +26,7 @@ from planner.config.acceleration import AccelerationConfig
 from planner.config.attention import AttentionBackend
 from planner.config.document import Document, Path
 from planner.config.schema import CacheConfig, ParallelismConfig, QuantizeConfig, Section
+from planner.models.components import component_names
 from planner.models.facts import ModelFacts
 
 
@@ -37,7 +38,7 @@ def program_faults(
         yield ("model",), "the program is for another model architecture"
         return
     yield from _topology_faults(program.topology, model, world_size)
-    yield from _placement_faults(program.placement)
+    yield from _placement_faults(program.placement, model)
     yield from _attention_faults(program, model)
     expected = sorted((group.target, group.block_lists) for group in model.groups)
     for branch in dict.fromkeys([Branch.COND, *(column.branch for column in program.columns)]):
@@ -97,13 +98,16 @@ def _attention_faults(program: Program, model: ModelFacts) -> Iterator[tuple[Pat
         yield ("attention_backend",), found.message
 
 
-def _placement_faults(placement: Placement) -> Iterator[tuple[Path, str]]:
+def _placement_faults(placement: Placement, model: ModelFacts) -> Iterator[tuple[Path, str]]:
     values: dict[str, Any] = {"exclude_layers": list(placement.exclude_layers)}
     if placement.quant_type:
         values["quant_type"] = placement.quant_type
     elif placement.exclude_layers:
         yield ("placement", "exclude_layers"), "layers are excluded from no quantization"
     names = [each.name for each in placement.components]
+    for name in names:
+        if name not in component_names(model.architecture):
+            yield ("placement", "components"), f"this model has no {name}"
     if names:
         values["components_to_quantize"] = {
             each.name: {

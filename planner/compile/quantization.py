@@ -6,7 +6,7 @@ from planner.compile.plan import ComponentQuantization, Placement, PrecisionRule
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import ComponentQuantizeConfig, QuantizeConfig
 from planner.diagnostics import Severity
-from planner.models.components import components_of
+from planner.models.components import component_names
 from planner.models.facts import ModelFacts
 
 _SECTION = "quantize_config"
@@ -18,6 +18,7 @@ def resolve_placement(config: AccelerationConfig, model: ModelFacts) -> Placemen
     if quantize is None:
         return Placement()
     _check_components(config, quantize, model)
+    _check_precision(config, quantize, model)
     rules = [PrecisionRule(*each) for each in sorted((quantize.precision_plan or {}).items())]
     excluded = _unordered(quantize.exclude_layers)
     all_alike = Placement(quantize.quant_type, excluded, (), tuple(rules))
@@ -32,6 +33,34 @@ def resolve_placement(config: AccelerationConfig, model: ModelFacts) -> Placemen
         return all_alike
     # What is for all is in each of them, and nothing else is quantized.
     return Placement(components=components, precision=tuple(rules))
+
+
+def _check_precision(
+    config: AccelerationConfig, quantize: QuantizeConfig, model: ModelFacts
+) -> None:
+    """Warns of parts of names that no layer has, where all layers that are quantized are known."""
+    targets = [target.name for target in model.architecture.targets]
+    chosen = list(quantize.components_to_quantize or targets)
+    if not model.shapes or not set(chosen) <= set(targets):
+        return
+    names = [
+        f"{listed.name}.{i}.{linear.name}"
+        for target, shape in zip(model.architecture.targets, model.shapes, strict=True)
+        if target.name in chosen
+        for listed, block in zip(target.block_lists, shape.blocks, strict=True)
+        for i in range(listed.num_blocks)
+        for linear in block.linears
+    ]
+    for part in quantize.precision_plan or {}:
+        if not any(part in name for name in names):
+            config.report(
+                Severity.WARNING,
+                "no-such-layer",
+                (_SECTION, "precision_plan", part),
+                f"no layer of the blocks has {part} in its name",
+                f"names are as {names[0]}" if names else "",
+                at_key=True,
+            )
 
 
 def _unordered(names: list[str]) -> tuple[str, ...]:
@@ -55,9 +84,7 @@ def _components(quantize: QuantizeConfig) -> tuple[ComponentQuantization, ...]:
 def _check_components(
     config: AccelerationConfig, quantize: QuantizeConfig, model: ModelFacts
 ) -> None:
-    architecture = model.architecture
-    held = [target.name for target in architecture.targets]
-    held += components_of(architecture.pipeline_class)
+    held = component_names(model.architecture)
     chosen = quantize.components_to_quantize or []
     for i, name in enumerate(chosen):
         if name not in held:

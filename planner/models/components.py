@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from planner.models.facts import Architecture
+
 VAE = "vae"
 
 _COMPONENTS: Mapping[str, tuple[str, ...]] = {
@@ -20,6 +22,12 @@ _COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "HunyuanVideo15Pipeline": ("text_encoder", "text_encoder_2", "vae"),
     "LTXPipeline": ("text_encoder", "vae"),
 }
+
+
+def component_names(architecture: Architecture) -> list[str]:
+    """The transformers of a pipeline, then its other components."""
+    targets = [target.name for target in architecture.targets]
+    return [*targets, *components_of(architecture.pipeline_class)]
 
 
 def components_of(pipeline_class: str) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from planner.compile.compiler import compile_config, compile_program
@@ -138,3 +140,32 @@ def test_what_cannot_be_quantized_is_said(
     assert (found.code, found.field) == (code, f"quantize_config.{field}")
     assert hint in found.hint
     assert found.line == 1
+
+
+def test_a_part_that_no_layer_has_is_said(flux: ModelFacts) -> None:
+    found = only("precision_plan: {attn: int8_per_row, atn.to_q: int8_per_row}", flux)
+    assert (found.severity.value, found.code) == ("warning", "no-such-layer")
+    assert found.field == "quantize_config.precision_plan.atn.to_q"
+    assert found.hint.startswith("names are as transformer_blocks.0.")
+    # What else is quantized has layers that are not known here.
+    keys = "components_to_quantize: [vae], precision_plan: {atn: int8_per_row}"
+    assert compile_config(f"quantize_config: {{{keys}}}", flux, Request(4)).diagnostics == ()
+
+
+def test_layers_are_listed_where_the_config_asks(flux: ModelFacts) -> None:
+    quiet = compile_config("quantize_config: {quant_type: int8}", flux, Request(4))
+    loud = compile_config("quantize_config: {quant_type: int8, verbose: true}", flux, Request(4))
+    assert quiet.layers == ()
+    assert loud.program == quiet.program
+    found = {layers.name: layers for layers in loud.layers}
+    one = found["single_transformer_blocks.*.attn.to_q"]
+    assert (one.component, one.count, one.quant_type) == ("transformer", 38, "int8_per_row")
+    assert {layers.reason for layers in loud.layers if not layers.quant_type} == set()
+
+
+def test_a_program_quantizes_components_that_there_are(flux: ModelFacts) -> None:
+    program = program_of("components_to_quantize: [vae]", flux)
+    own = (ComponentQuantization("text_encoder_3", "int8_per_row"),)
+    other = replace(program, placement=Placement(components=own))
+    [found] = compile_program(other, flux, Request()).diagnostics
+    assert found.message == "this model has no text_encoder_3"
