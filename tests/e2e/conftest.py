@@ -63,13 +63,13 @@ def start_planner(tmp_path: Path, services: list[Service]) -> Callable[..., Serv
 def start_executor(
     tmp_path: Path, services: list[Service], checkpoint: Path
 ) -> Callable[..., Service]:
-    def start(planner: Service, name: str = "") -> Service:
+    def start(planner: Service, *options: str, name: str = "") -> Service:
         name = name or f"executor-{len(services)}"
         service = Service(
             tmp_path,
             name,
             *("-m", "executor", "--name", name),
-            *("--planner", planner.address, "--model", str(checkpoint)),
+            *("--planner", planner.address, "--model", str(checkpoint), *options),
         )
         services.append(service)
         service.await_ready()

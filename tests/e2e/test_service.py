@@ -184,7 +184,7 @@ def test_a_killed_executor_is_replaced(
     start_executor: Start,
     checkpoint: Path,
 ) -> None:
-    executors = {name: start_executor(planner, name) for name in ("first", "second")}
+    executors = {name: start_executor(planner, name=name) for name in ("first", "second")}
     undisturbed = _Watched(stub, _spec(checkpoint, LONG, config=CACHE_YAML)).finished()
     run = _Watched(stub, _spec(checkpoint, LONG, config=CACHE_YAML))
     eventually(lambda: run.steps() > 5)

@@ -119,9 +119,7 @@ def test_a_run_that_fails_names_its_size(checkpoint: Path) -> None:
     other = plan_pb2.Program()
     other.CopyFrom(settings.plan)
     other.columns[0].block_lists[:] = ["blocks"]
-    with pytest.raises(
-        PlacementError, match=r"32x32: .* no block list blocks"
-    ):
+    with pytest.raises(PlacementError, match=r"32x32: .* no block list blocks"):
         warm_up(
             _ranks(settings),
             replace(settings, plan=other),
