@@ -112,6 +112,7 @@ class Runner:
         placement = needs_reload(self._ranks.loaded, assignment.program)
         if self._reloading is None or placement is None:
             return 0.0
+        self._ranks.check(placement)
         log.info("reload_started", quantization=str(placement.quantization) or "none")
         began = time.monotonic()
         with self._reloading():

@@ -32,13 +32,20 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
     log = settings.log()
     # Whoever asks for work is to stop asking.
     stop = threading.Event()
+
+    def ready() -> None:
+        server.ready()
+        # A drain may have begun meanwhile.
+        if stop.is_set():
+            server.not_ready()
+
     with _ranks(settings, log, on_failed=stop.set) as ranks:
         dialer = Dialer(
             settings.planner,
             stop=stop,
             log=log,
             # Not before: who waits for readiness may send work right after.
-            on_answer=server.ready,
+            on_answer=ready,
         )
 
         def announce() -> None:
@@ -51,8 +58,7 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
             server.not_ready()
             yield
             announce()
-            if not stop.is_set():
-                server.ready()
+            ready()
 
         def drain() -> None:
             stop.set()

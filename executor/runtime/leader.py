@@ -151,9 +151,11 @@ class Leader:
             raise engine.RunCancelled
         return self._member.result
 
-    def reload(self, placement: Placement) -> None:
+    def check(self, placement: Placement) -> None:
         assert self._held is not None
         self._held.check(placement)
+
+    def reload(self, placement: Placement) -> None:
         self._connected = False
         try:
             self._compare(self._ask(Command(reload=reload_to_proto(placement)), LOAD_SECONDS))

@@ -51,8 +51,10 @@ class OneRank:
                 self._failure = f"device {self.loaded.device_name} failed"
             raise
 
-    def reload(self, placement: Placement) -> None:
+    def check(self, placement: Placement) -> None:
         self._held.check(placement)
+
+    def reload(self, placement: Placement) -> None:
         try:
             self._held.reload(placement)
         except Exception as error:

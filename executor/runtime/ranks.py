@@ -40,11 +40,13 @@ class Ranks(Protocol):
             Exception: whatever the run failed of; `executor.runtime.failures.describe` tells.
         """
 
+    def check(self, placement: Placement) -> None:
+        """Raises PlacementError where the ranks could not hold it, before anything is loaded."""
+
     def reload(self, placement: Placement) -> None:
         """Loads the model anew on all ranks, to hold this placement.
 
         Raises:
-            PlacementError: they cannot hold it; they hold what they held, or `recover` raises.
             Exception: loading failed; then `recover` raises.
         """
 

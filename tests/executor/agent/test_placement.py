@@ -102,6 +102,9 @@ def test_it_holds_a_plan_and_reloads_for_another(
     assert third.failure is not None
     assert third.failure.code == "FAILED_PRECONDITION"
     assert "float8_per_tensor needs a CUDA device" in third.failure.message
+    with grpc.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest()
+        assert health_pb2_grpc.HealthStub(channel).Check(request, timeout=5).status == SERVING
     again = planner.offer(Job(program("FFC"), name="generations/4"))
     assert again.over.wait(WAIT)
     assert again.completion is not None
