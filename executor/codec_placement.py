@@ -30,7 +30,9 @@ def requirements_from_proto(message: plan_pb2.Program) -> Requirements:
         placement=Placement(
             message.topology.tp_size or 1,
             shared_encoders(message.topology.extra_parallel_modules),
-            quantization_from_proto(message.placement),
+            quantization_from_proto(message.placement).canonical(
+                [target.name for target in message.model.targets]
+            ),
         ),
         attention_backend=message.attention_backend or NATIVE,
         ring_size=message.topology.ring_size,

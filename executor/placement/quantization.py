@@ -84,6 +84,18 @@ class Quantization:
             return ComponentQuantization(component, self.quant_type, self.exclude_layers)
         return None
 
+    def canonical(self, transformers: Collection[str]) -> Quantization:
+        """The one form of all that quantize a pipeline of these transformers alike."""
+        names = sorted({*transformers, *(each.name for each in self.components)})
+        found = tuple(own for name in names if (own := self.of(name)) is not None)
+        if not found:
+            return NOTHING
+        alike = {(each.quant_type, each.exclude_layers) for each in found}
+        if len(alike) == 1 and [each.name for each in found] == sorted(transformers):
+            [(kind, excluded)] = alike
+            return Quantization(kind, excluded, (), self.precision)
+        return Quantization(components=found, precision=self.precision)
+
     @property
     def types(self) -> list[str]:
         """Every type that a layer may have, in the order in which they are named."""

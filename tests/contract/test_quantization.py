@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from executor.codec_placement import quantization_from_proto
+from executor.codec_placement import quantization_from_proto, requirements_from_proto
 from executor.parallel.tensor import split_tensors
 from executor.parallel.wire import Group, Ledger
 from executor.placement import quantization as held
 from executor.placement.quantize import quantize, stored_bytes
-from planner.codec import placement_to_proto
+from planner.codec import placement_to_proto, program_to_proto
 from planner.compile import device
 from planner.compile.plan import Placement
 from planner.compile.weights import quantized_layers
 from planner.config.schema import QuantType
+from planner.dispatch.matching import Requirement
 from tests.executor.engine.tiny_transformers import FAMILIES, TinyTransformer
 
 CPU = torch.device("cpu")
@@ -114,3 +115,37 @@ def test_both_sides_decide_alike_what_a_layer_becomes(kind: str) -> None:
                 (x.name, x.count, x.quant_type, x.reason) for x in planned
             }
             assert sum(x.count for x in planned) == len(decided) > 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            {"quant_type": "int8_per_row", "exclude_layers": ["b", "a"]},
+            {
+                "quant_type": "int8_weight_only",
+                "exclude_layers": ["a", "b", "a"],
+                "components_to_quantize": {"transformer": {"quant_type": "int8_per_row"}},
+            },
+        ),
+        (
+            {"components_to_quantize": ["vae", "transformer"], "quant_type": "int8_per_row"},
+            {
+                "quant_type": "int8_weight_only",
+                "components_to_quantize": {
+                    name: {"quant_type": "int8_per_row"} for name in ("transformer", "vae")
+                },
+            },
+        ),
+    ],
+)
+def test_what_one_executor_matches_for_the_planner_is_one_placement_to_the_executor(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    tiny, keys, placements = TinyTransformer("flux"), set(), set()
+    for config in (one, other):
+        program = tiny.compile(json.dumps({"quantize_config": config}), 2).program
+        assert program is not None
+        keys.add(Requirement.of("tiny", program).key)
+        placements.add(requirements_from_proto(program_to_proto(program)).placement)
+    assert len(keys) == len(placements) == 1
