@@ -203,8 +203,12 @@ Component = Literal[
     "image_encoder",
     "vae",
 ]
-# An empty text is part of every name.
-NamePart = Annotated[str, Field(min_length=1)]
+# An empty text is part of every name. With these bounds whoever holds it can be told of it.
+NamePart = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[ -~]+$")]
+NameParts = Annotated[list[NamePart], Field(max_length=1024)]
+
+
+_PARTS = "at most 1024 texts of 1 to 128 plain characters"
 
 
 class ComponentQuantizeConfig(Section):
@@ -212,8 +216,8 @@ class ComponentQuantizeConfig(Section):
 
     quant_type: QuantType | None = None
     exclude_layers: Annotated[
-        list[NamePart] | None,
-        Field(json_schema_extra={"allowed": "a list of texts, none of them empty"}),
+        NameParts | None,
+        Field(json_schema_extra={"allowed": f"a list of {_PARTS}"}),
     ] = None
 
 
@@ -225,11 +229,11 @@ class QuantizeConfig(Section):
         Field(description="What weights (and activations, unless weight_only) become."),
     ] = "float8_per_row"
     exclude_layers: Annotated[
-        list[NamePart],
+        NameParts,
         Field(
             description="Layers whose name contains one of these stay as they are.",
             json_schema_extra={
-                "allowed": "a list of texts, none of them empty (it would be part of every name)"
+                "allowed": f"a list of {_PARTS} (an empty one would be part of every name)"
             },
         ),
     ] = ["embedder", "embed", "modulation", "mod"]
@@ -246,7 +250,7 @@ class QuantizeConfig(Section):
         ),
     ] = None
     precision_plan: Annotated[
-        dict[NamePart, QuantType] | None,
+        Annotated[dict[NamePart, QuantType], Field(max_length=1024)] | None,
         Field(
             description="Layers whose name contains a key get its type; the longest key decides.",
             json_schema_extra={"allowed": "{part of a layer's name: a quant_type, ...}"},

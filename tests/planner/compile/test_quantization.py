@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ditplan.dispatch.v1.dispatch_pb2 import AcquireLeaseRequest
+from ditplan.v1.executor_pb2 import Executor
 
+from planner.codec import placement_to_proto
 from planner.compile.compiler import compile_config, compile_program
 from planner.compile.plan import ComponentQuantization, Placement, PrecisionRule, Program
 from planner.compile.request import Request
 from planner.diagnostics import Diagnostic
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
+from planner.service.checks import check_acquire
+from planner.settings import Limits
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,35 @@ def test_a_list_quantizes_its_components_and_nothing_else(flux: ModelFacts) -> N
         )
     )
     assert placement.of("transformer") is None
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        f"exclude_layers: [{', '.join(f'layer{i}' for i in range(1024))}]",
+        f"exclude_layers: ['{'~' * 128}']",
+        f"precision_plan: {{{', '.join(f'layer{i}: int8' for i in range(1024))}}}",
+    ],
+)
+def test_an_executor_may_hold_whatever_a_config_may_say(keys: str, flux: ModelFacts) -> None:
+    """One that loaded its model anew for a plan is not to be refused for it."""
+    placement = placement_to_proto(program_of(keys, flux).placement)
+    executor = Executor(name="here", model="flux", world_size=1, placement=placement)
+    check_acquire(AcquireLeaseRequest(executor=executor), Limits())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        f"exclude_layers: [{', '.join(f'layer{i}' for i in range(1025))}]",
+        f"exclude_layers: ['{'~' * 129}']",
+        'exclude_layers: ["a\\tb"]',
+        f"components_to_quantize: {{vae: {{exclude_layers: ['{'~' * 129}']}}}}",
+        f"precision_plan: {{{', '.join(f'layer{i}: int8' for i in range(1025))}}}",
+    ],
+)
+def test_what_no_executor_may_hold_is_refused(keys: str, flux: ModelFacts) -> None:
+    assert compile_config(f"quantize_config: {{{keys}}}", flux, Request(4)).program is None
 
 
 def test_a_mapping_says_what_differs_for_each(flux: ModelFacts) -> None:
