@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, refuse_impossible
 from executor.placement.placement import Placement
 
@@ -18,6 +19,7 @@ class Held:
         """Raises PlacementError where it cannot be loaded."""
         self._load = load
         self._loaded: LoadedPipeline | None = load(placement)
+        self._digest = self.loaded.checkpoint.digest
 
     @property
     def loaded(self) -> LoadedPipeline:
@@ -42,11 +44,18 @@ class Held:
         """Lets go of the pipeline first: there may be no room for two.
 
         Raises:
-            PlacementError: it cannot be loaded; then nothing is held any more.
+            PlacementError: it cannot be loaded, or is no more what was loaded first; then nothing
+                is held any more.
         """
         self._loaded = None
         # Graphs of compiled blocks hold their weights.
         torch._dynamo.reset()
         gc.collect()
         torch.cuda.empty_cache()
-        self._loaded = self._load(placement)
+        loaded = self._load(placement)
+        # What was drawn under its name is to be drawn again.
+        if loaded.checkpoint.digest != self._digest:
+            raise PlacementError(
+                f"{loaded.checkpoint.directory}: this is not the checkpoint that was loaded first"
+            )
+        self._loaded = loaded

@@ -1,0 +1,67 @@
+"""What a rank holds before, between and after two loads."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from ditplan.identity import plan_id
+from safetensors.torch import load_file, save_file
+
+from executor.engine.program import StepOutcome
+from executor.placement.errors import PlacementError
+from executor.placement.load import LoadedPipeline, load
+from executor.placement.placement import UNSHARED, Placement
+from executor.placement.quantization import Quantization
+from executor.runtime.held import Held
+from executor.runtime.one_rank import OneRank
+from tests.executor.agent.scripted_planner import default_spec
+from tests.executor.programs import program
+
+INT8 = Placement(quantization=Quantization("int8_weight_only"))
+
+
+def _fail(outcome: StepOutcome) -> None:
+    raise KeyError("injected")
+
+
+def test_nothing_holds_the_old_weights_when_the_new_ones_are_loaded(checkpoint: Path) -> None:
+    old: list[weakref.ref[torch.nn.Module]] = []
+
+    def loaded(placement: Placement) -> LoadedPipeline:
+        assert [ref() for ref in old] == [None] * len(old)
+        return load(str(checkpoint), quantization=placement.quantization)
+
+    ranks, message = OneRank(Held(loaded, UNSHARED)), program("FC")
+    with pytest.raises(KeyError, match="injected"):
+        ranks.run(
+            plan_id(message),
+            message,
+            default_spec(),
+            on_step=_fail,
+            is_cancelled=lambda: False,
+        )
+    components = ranks.loaded.pipeline.components.values()
+    old += [weakref.ref(each) for each in components if isinstance(each, torch.nn.Module)]
+    del components
+    ranks.reload(INT8)
+    assert ranks.loaded.placement == INT8
+
+
+def test_another_checkpoint_in_the_place_of_the_first_is_not_taken_for_it(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Whatever was drawn under the served name was drawn with the first."""
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    held = Held(lambda placement: load(str(model)), UNSHARED)
+    file = model / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = {name: tensor + 1 for name, tensor in load_file(file).items()}
+    file.unlink()
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(PlacementError, match=r"model: .* not the checkpoint that was loaded first"):
+        held.reload(INT8)
+    assert not held.is_loaded
