@@ -14,7 +14,9 @@ from executor.agent.server import ExecutorServer
 from executor.agent.settings import Settings
 from executor.agent.shutdown import Shutdown
 from executor.agent.warm_up import warm_up
-from executor.codec_placement import executor_to_proto, layers_to_proto
+from executor.codec_placement import executor_to_proto, layers_to_proto, requirements_from_proto
+from executor.placement.errors import PlacementError
+from executor.placement.requirements import differences
 from executor.runtime.held import Held
 from executor.runtime.leader import Leader
 from executor.runtime.one_rank import OneRank
@@ -40,6 +42,7 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
             server.not_ready()
 
     with _ranks(settings, log, on_failed=stop.set) as ranks:
+        _require_fit(settings, ranks)
         dialer = Dialer(
             settings.planner,
             stop=stop,
@@ -84,6 +87,14 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
             server.not_ready()
             dialer.close()
     log.info("drained")
+
+
+def _require_fit(settings: Settings, ranks: Ranks) -> None:
+    """Raises PlacementError where the plan that is held could not be run."""
+    if settings.plan is not None:
+        found = differences(ranks.loaded, requirements_from_proto(settings.plan))
+        if found:
+            raise PlacementError(f"--plan: {'; '.join(found)}")
 
 
 @contextmanager

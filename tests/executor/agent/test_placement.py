@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from ditplan.v1.executor_pb2 import Executor, GetExecutorRequest, GetExecutorRes
 from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.executor.agent.process import WAIT, Process
+from tests.executor.agent.process import ENVIRONMENT, REPOSITORY, WAIT, Process, command
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
 from tests.executor.programs import program
 
@@ -137,6 +138,29 @@ def test_a_model_that_is_gone_ends_an_executor_that_reloads(
         assert process.exit_status() == 1
     finally:
         process.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("pipeline_class", "WanPipeline", "the plan is for WanPipeline"),
+        ("attention_backend", "_flash_3", "attention backend _flash_3, which this executor cannot"),
+    ],
+)
+def test_a_plan_that_it_could_not_run_is_refused(
+    field: str, value: str, message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    other = program("FF")
+    setattr(other.model if field == "pipeline_class" else other, field, value)
+    file = tmp_path / "plan.binpb"
+    file.write_bytes(plan_pb2.Plan(plan_id=plan_id(other), program=other).SerializeToString())
+    arguments = command("--planner", "127.0.0.1:1", "--model", str(checkpoint), "--plan", str(file))
+    ended = subprocess.run(
+        arguments, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=WAIT
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("error: --plan: ")
+    assert message in ended.stderr
 
 
 def test_without_leave_a_plan_of_another_placement_is_refused(
