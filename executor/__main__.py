@@ -175,7 +175,7 @@ def main(
         seat=seat,
         tp_size=tp_size,
         extra_parallel_modules=tuple(
-            sorted(filter(None, (extra_parallel_modules or "").split(",")))
+            sorted({name.strip() for name in (extra_parallel_modules or "").split(",")} - {""})
         ),
         rank_timeout=rank_timeout,
         plan=plan,

@@ -91,6 +91,12 @@ def test_a_plan_says_how_the_model_is_split(read: list[Settings], tmp_path: Path
     assert "it is for 2 ranks, the executor has 1" in _call("--plan", shared).stderr
 
 
+def test_encoders_are_shared_once(read: list[Settings]) -> None:
+    names = " text_encoder_2,text_encoder, text_encoder_2,"
+    assert _call("--extra-parallel-modules", names).exit_code == 0
+    assert read[0].extra_parallel_modules == ("text_encoder", "text_encoder_2")
+
+
 def test_an_edited_plan_is_no_plan(read: list[Settings], tmp_path: Path) -> None:
     plan = plan_pb2.Plan(plan_id="0" * 64, program=program("FF"))
     (tmp_path / "plan").write_bytes(plan.SerializeToString())
