@@ -112,6 +112,8 @@ class Settings:
         )
         for weights in loaded.unused:
             log.warning("weights_unused", weights=weights)
+        for component in loaded.unquantized:
+            log.warning("nothing_quantized", component=component)
         log.info(
             "model_loaded",
             model=loaded.served_name,

@@ -72,6 +72,13 @@ class LoadedPipeline:
     def placement(self) -> Placement:
         return Placement(self.share.tp_size, self.share.encoders, self.quantization)
 
+    @property
+    def unquantized(self) -> tuple[str, ...]:
+        """Components that are to be quantized and in which no layer could be."""
+        done = {each.component for each in self.layers if each.quant_type}
+        asked = [name for name in self.checkpoint.classes if self.quantization.of(name)]
+        return tuple(name for name in sorted(asked) if name not in done)
+
 
 def load(
     model: str,

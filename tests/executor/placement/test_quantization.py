@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from torch import nn
 
+from executor.agent.settings import Settings
 from executor.engine import run as engine
 from executor.engine.program import Branch, Column, Op, OpKind, Program
 from executor.placement.device import DeviceChoice, DtypeChoice
 from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
+from executor.placement.placement import Placement
 from executor.placement.quantization import (
     ComponentQuantization,
     PrecisionRule,
@@ -21,6 +24,7 @@ from executor.placement.quantization import (
     device_faults,
 )
 from executor.placement.quantize import quantize, stored_bytes
+from executor.runtime.seat import Seat
 from tests.executor import tiny
 from tests.executor.engine.whole_runs import CASES, built, program_of, run_of
 from tests.executor.parallel.shared_runs import relative
@@ -177,3 +181,31 @@ def test_float8_computes_where_the_hardware_is_not_asked(
     spec = engine.RunSpec("a red cat", 32, 32, 7, 3.5)
     found = engine.run(pipeline, program, spec).latents
     assert 1e-5 < relative(found, _picture(loaded)) < 0.1
+
+
+def test_a_component_in_which_nothing_is_quantized_is_warned_of(checkpoint: Path) -> None:
+    """The tiny VAE has convolutions only; of the encoder every layer is excluded."""
+    settings = Settings(
+        planner="",
+        model=str(checkpoint),
+        name="one",
+        served_name=None,
+        device="cpu",
+        dtype="float32",
+        seat=Seat(),
+        tp_size=1,
+        extra_parallel_modules=(),
+        rank_timeout=1,
+    )
+    components = (
+        ComponentQuantization("text_encoder_2", "int8_weight_only", (".",)),
+        ComponentQuantization("transformer", "int8_weight_only"),
+        ComponentQuantization("vae", "int8_weight_only"),
+    )
+    with capture_logs() as logged:
+        settings.load(Placement(quantization=Quantization(components=components)), settings.log())
+    warned = [entry for entry in logged if entry["log_level"] == "warning"]
+    assert [(entry["event"], entry["component"]) for entry in warned] == [
+        ("nothing_quantized", "text_encoder_2"),
+        ("nothing_quantized", "vae"),
+    ]
