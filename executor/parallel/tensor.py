@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from executor.parallel.tensor_families import FAMILIES, BlockSplit, Segments
+from executor.parallel.tensor_families import FAMILIES, BlockSplit, FamilySplit, Segments
 from executor.parallel.tensor_layers import (
     Link,
     RowLinear,
@@ -37,19 +37,32 @@ def split_tensors(module: nn.Module, group: Group) -> None:
     Raises:
         NotSplittableError: of what is split something does not divide; the module is as before.
     """
+    family = _family(module)
+    link = split_blocks(_blocks(module, family), group)
+    if link is not None and family.rotary is not None:
+        rotary = module.get_submodule(family.rotary)
+        module.set_submodule(family.rotary, SplitRotary(rotary, link))
+
+
+def check_tensors(module: nn.Module, size: int) -> None:
+    """Raises NotSplittableError where so many ranks could not share a transformer."""
+    check_blocks(_blocks(module, _family(module)), size)
+
+
+def _family(module: nn.Module) -> FamilySplit:
     name = type(module).__name__
     family = FAMILIES.get(name)
     if family is None:
         raise NotSplittableError(f"{name}: no split is known; known: {', '.join(FAMILIES)}")
-    blocks = [
+    return family
+
+
+def _blocks(module: nn.Module, family: FamilySplit) -> list[tuple[str, nn.Module, BlockSplit]]:
+    return [
         (f"{listed}.{i}", block, split)
         for listed, split in family.blocks.items()
         for i, block in enumerate(module.get_submodule(listed).children())
     ]
-    link = split_blocks(blocks, group)
-    if link is not None and family.rotary is not None:
-        rotary = module.get_submodule(family.rotary)
-        module.set_submodule(family.rotary, SplitRotary(rotary, link))
 
 
 def split_blocks(blocks: Iterable[tuple[str, nn.Module, BlockSplit]], group: Group) -> Link | None:
@@ -60,13 +73,23 @@ def split_blocks(blocks: Iterable[tuple[str, nn.Module, BlockSplit]], group: Gro
     """
     if group.size == 1:
         return None
-    found = [_Block(name, block, split) for name, block, split in blocks]
-    for block in found:
-        block.check(group.size)
+    found = check_blocks(blocks, group.size)
     link = Link(group)
     for block in found:
         block.split(link)
     return link
+
+
+def check_blocks(blocks: Iterable[tuple[str, nn.Module, BlockSplit]], size: int) -> list[_Block]:
+    """The blocks, of which each divides by so many ranks.
+
+    Raises:
+        NotSplittableError: something does not.
+    """
+    found = [_Block(name, block, split) for name, block, split in blocks]
+    for block in found:
+        block.check(size)
+    return found
 
 
 def reconnect(module: nn.Module, group: Group) -> None:

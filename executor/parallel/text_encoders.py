@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from executor.parallel.tensor import NotSplittableError, split_blocks
+from executor.parallel.tensor import NotSplittableError, check_blocks, split_blocks
 from executor.parallel.tensor_families import HEADS, INNER, BlockSplit
 from executor.parallel.wire import Group
 
@@ -58,6 +58,15 @@ def split_text_encoder(module: nn.Module, group: Group) -> None:
     Raises:
         NotSplittableError: it has no such layers, or something does not divide.
     """
+    split_blocks(_layers(module), group)
+
+
+def check_text_encoder(module: nn.Module, size: int) -> None:
+    """Raises NotSplittableError where so many ranks could not share an encoder."""
+    check_blocks(_layers(module), size)
+
+
+def _layers(module: nn.Module) -> list[tuple[str, nn.Module, BlockSplit]]:
     layers = [
         (name, layer, LAYERS[type(layer).__name__])
         for name, layer in module.named_modules()
@@ -67,4 +76,4 @@ def split_text_encoder(module: nn.Module, group: Group) -> None:
         raise NotSplittableError(
             f"{type(module).__name__}: no split is known; known layers: {', '.join(LAYERS)}"
         )
-    split_blocks(layers, group)
+    return layers

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from executor.parallel.mesh import Mesh
-from executor.parallel.tensor import NotSplittableError, reconnect, split_tensors
-from executor.parallel.text_encoders import split_text_encoder
+from executor.parallel.tensor import NotSplittableError, check_tensors, reconnect, split_tensors
+from executor.parallel.text_encoders import check_text_encoder, split_text_encoder
 from executor.parallel.wire import Group, Ledger
 from executor.placement.errors import PlacementError
 
@@ -35,18 +36,31 @@ class Share:
             PlacementError: so many ranks cannot share a part of it.
         """
         for name, module in _modules(pipeline, TRANSFORMERS):
-            try:
+            with self._naming_transformer(name):
                 split_tensors(module, self._neighbours())
-            except NotSplittableError as error:
-                raise PlacementError(f"--tp-size {self.tp_size}: {name}: {error}") from None
-        present = dict(_modules(pipeline, self.encoders))
-        for name in self.encoders:
-            if name not in present:
-                raise PlacementError(f"--extra-parallel-modules: the pipeline has no {name}")
-            try:
-                split_text_encoder(present[name], self._everyone())
-            except NotSplittableError as error:
-                raise PlacementError(f"--extra-parallel-modules: {name}: {error}") from None
+        for name, module in self._encoders(pipeline):
+            with _naming_encoder(name):
+                split_text_encoder(module, self._everyone())
+
+    def check(self, pipeline: Any, held: Share) -> None:
+        """Whether another load could be split so, by a pipeline of which ``held`` is the part.
+
+        Transformers that are split already, but otherwise, do not tell.
+
+        Raises:
+            PlacementError: so many ranks cannot share a part of it.
+        """
+        if self.world_size % self.tp_size:
+            raise PlacementError(
+                f"--tp-size {self.tp_size}: it does not divide the {self.world_size} ranks"
+            )
+        for name, module in _modules(pipeline, TRANSFORMERS) if held.tp_size == 1 else ():
+            with self._naming_transformer(name):
+                check_tensors(module, self.tp_size)
+        for name, module in self._encoders(pipeline):
+            if name not in held.encoders:
+                with _naming_encoder(name):
+                    check_text_encoder(module, self.world_size)
 
     def connect(self, pipeline: Any, mesh: Mesh) -> None:
         """Has the parts sum over the groups of a mesh."""
@@ -61,6 +75,20 @@ class Share:
             reconnect(module, self._neighbours())
         for _, module in _modules(pipeline, self.encoders):
             reconnect(module, self._everyone())
+
+    def _encoders(self, pipeline: Any) -> list[tuple[str, nn.Module]]:
+        present = _modules(pipeline, self.encoders)
+        for name in self.encoders:
+            if name not in dict(present):
+                raise PlacementError(f"--extra-parallel-modules: the pipeline has no {name}")
+        return present
+
+    @contextmanager
+    def _naming_transformer(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except NotSplittableError as error:
+            raise PlacementError(f"--tp-size {self.tp_size}: {name}: {error}") from None
 
     def _neighbours(self) -> Group:
         first = self.rank - self.rank % self.tp_size
@@ -78,6 +106,14 @@ def _modules(pipeline: Any, names: Iterable[str]) -> list[tuple[str, nn.Module]]
     """Those of the named components that are there."""
     found = [(name, getattr(pipeline, name, None)) for name in names]
     return [(name, module) for name, module in found if isinstance(module, nn.Module)]
+
+
+@contextmanager
+def _naming_encoder(name: str) -> Iterator[None]:
+    try:
+        yield
+    except NotSplittableError as error:
+        raise PlacementError(f"--extra-parallel-modules: {name}: {error}") from None
 
 
 def _apart(ranks: range, rank: int) -> Group:

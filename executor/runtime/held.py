@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -32,13 +33,16 @@ class Held:
         return self._loaded is not None
 
     def check(self, placement: Placement) -> None:
-        """Raises PlacementError where a device like this one could not hold it."""
+        """Raises PlacementError where ranks and devices like these could not hold it."""
+        loaded = self.loaded
         refuse_impossible(
             placement.quantization,
-            self.loaded.device,
-            getattr(torch, self.loaded.dtype),
-            self.loaded.checkpoint.classes,
+            loaded.device,
+            getattr(torch, loaded.dtype),
+            loaded.checkpoint.classes,
         )
+        share = replace(loaded.share, tp_size=placement.tp_size, encoders=placement.encoders)
+        share.check(loaded.pipeline, loaded.share)
 
     def reload(self, placement: Placement) -> None:
         """Lets go of the pipeline first: there may be no room for two.

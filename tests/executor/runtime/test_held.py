@@ -16,6 +16,7 @@ from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.placement import UNSHARED, Placement
 from executor.placement.quantization import Quantization
+from executor.placement.split import Share
 from executor.runtime.held import Held
 from executor.runtime.one_rank import OneRank
 from tests.executor.agent.scripted_planner import default_spec
@@ -65,3 +66,28 @@ def test_another_checkpoint_in_the_place_of_the_first_is_not_taken_for_it(
     with pytest.raises(PlacementError, match=r"model: .* not the checkpoint that was loaded first"):
         held.reload(INT8)
     assert not held.is_loaded
+
+
+@pytest.mark.parametrize(
+    ("placement", "message"),
+    [
+        (Placement(tp_size=3), r"--tp-size 3: transformer: .* 4 heads do not divide by 3"),
+        (Placement(tp_size=2), "--tp-size 2: it does not divide the 3 ranks"),
+        (Placement(encoders=("text_encoder_2",)), r"text_encoder_2: .* do not divide by 3 ranks"),
+        (Placement(encoders=("text_encoder_3",)), "the pipeline has no text_encoder_3"),
+    ],
+)
+def test_what_the_ranks_could_not_share_is_refused_before_anything_is_let_go_of(
+    placement: Placement, message: str, checkpoint: Path
+) -> None:
+    held = Held(lambda placement: load(str(checkpoint), share=Share(0, 3)), UNSHARED)
+    with pytest.raises(PlacementError, match=message):
+        held.check(placement)
+    held.check(UNSHARED)
+
+
+def test_what_is_shared_already_can_stay_so(checkpoint: Path) -> None:
+    share = Share(0, 2, 2, ("text_encoder",))
+    held = Held(lambda placement: load(str(checkpoint), share=share), UNSHARED)
+    held.check(Placement(2, ("text_encoder",), INT8.quantization))
+    held.check(Placement(1, ("text_encoder", "text_encoder_2")))
