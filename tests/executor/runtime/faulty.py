@@ -1,7 +1,7 @@
 """An executor whose ranks fail when a test says so: otherwise `python -m executor`.
 
 A rank that begins a run takes its fault from a file and fails in the middle of the step that the
-file names. Nothing of this is in the product.
+file names; one that loads its model anew, before it does. Nothing of this is in the product.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+# In the place of a step.
+RELOAD = -1
 FAULTS = "DITPLAN_TEST_FAULTS"
 
 
@@ -37,9 +39,9 @@ def _fail(kind: str, fired: Path) -> None:
 
 def _install(file: Path) -> None:
     from executor.engine import run as engine
-    from executor.runtime import member
+    from executor.runtime import held, member
 
-    run, accept = engine.run, member.accept
+    run, accept, reload = engine.run, member.accept, held.Held.reload
 
     def faulty_run(pipeline: Any, program: Any, *args: Any, **options: Any) -> Any:
         try:
@@ -68,7 +70,15 @@ def _install(file: Path) -> None:
             del program.steps[-1]
         return accept(loaded, plan_id, program)
 
+    def faulty_reload(*arguments: Any) -> None:
+        if file.is_file() and json.loads(file.read_text())["step"] == RELOAD:
+            kind = json.loads(file.read_text())["kind"]
+            file.unlink()
+            _fail(kind, file.with_suffix(".fired"))
+        reload(*arguments)
+
     engine.run, member.accept = faulty_run, faulty_accept
+    held.Held.reload = faulty_reload  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from ditplan.dispatch.v1 import dispatch_pb2
 
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
+from tests.executor.runtime.faulty import RELOAD
 from tests.executor.runtime.launch import START_SECONDS, Launch, Work, shared_program
 
 # Processes start and start anew, which takes ten times as long on a busy machine.
@@ -46,6 +47,7 @@ def launch(
         checkpoint,
         2,
         *("--rank-timeout", str(RANK_TIMEOUT), "--allow-reload"),
+        restarts=4,
     )
     yield launch
     launch.kill()
@@ -155,6 +157,18 @@ def test_ranks_load_anew_for_a_plan_of_another_placement(
     again = work.offer(message)
     assert again.over.wait(RUN_SECONDS), launch.text
     assert again.artifacts["image.png"] == job.artifacts["image.png"]
+    _succeeds(work, launch, picture)
+
+
+def test_a_rank_that_dies_while_it_loads_anew_hands_the_run_back(
+    launch: Launch, work: Work, picture: bytes
+) -> None:
+    message = shared_program(STEPS, ulysses_size=2)
+    message.placement.quant_type = "int8_weight_only"
+    launch.arm(1, "kill", RELOAD)
+    failure = _failed(work.offer(message), launch)
+    assert (failure.code, failure.retryable) == ("UNAVAILABLE", True)
+    assert failure.message == "rank 1 ended"
     _succeeds(work, launch, picture)
 
 
