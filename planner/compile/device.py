@@ -23,6 +23,8 @@ LEAST_FOR_TYPE = {
     "nvfp4": 100,
     "nvfp4_weight_only": 100,
 }
+# Types that torchao makes of bfloat16 weights only.
+NEEDS_BFLOAT16 = frozenset({"float8_per_row", "int4_weight_only", "nvfp4", "nvfp4_weight_only"})
 # SageAttention has 8-bit values from sm89 on; diffusers, where its checks are on, from sm90.
 LEAST_FOR_BACKEND = {
     "_native_cudnn": 80,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from planner.compile.device import CPU, LEAST_FOR_TYPE
+from planner.compile.device import CPU, LEAST_FOR_TYPE, NEEDS_BFLOAT16
 from planner.compile.plan import ComponentQuantization, Placement
 from planner.dispatch.matching import Offer, Requirement
 
+_BFLOAT16 = "bfloat16"
 _UNQUANTIZED = "no quantization"
 _MAX_LISTED = 6
 
@@ -37,19 +38,29 @@ def lacks(placement: Placement, device: str) -> list[str]:
     """
     if not device:
         return []
-    types = [placement.quant_type, *(each.quant_type for each in placement.components)]
-    types += [rule.quant_type for rule in placement.precision]
     capability = 0 if device == CPU else int(device.removeprefix("sm"))
     return [
         f"{quant_type} needs a CUDA device of at least sm{least}, not {device}"
-        for quant_type in dict.fromkeys(types)
+        for quant_type in _types(placement)
         if (least := LEAST_FOR_TYPE.get(quant_type, 0)) > capability
     ]
+
+
+def _types(placement: Placement) -> list[str]:
+    """Every type that a layer may have, and "" for none."""
+    types = [placement.quant_type, *(each.quant_type for each in placement.components)]
+    return list(dict.fromkeys([*types, *(rule.quant_type for rule in placement.precision)]))
 
 
 def hindrances(needed: Requirement, offer: Offer) -> list[str]:
     """What the executor could not do even if it loaded its model anew, in words."""
     found, ranks = lacks(needed.placement, offer.device), offer.offered.world_size
+    if offer.dtype not in ("", _BFLOAT16):
+        found += [
+            f"{quant_type} is made of {_BFLOAT16} weights, not {offer.dtype}"
+            for quant_type in _types(needed.placement)
+            if quant_type in NEEDS_BFLOAT16
+        ]
     if ranks % needed.tp_size:
         found.append(f"tp_size {needed.tp_size} does not divide its {ranks} ranks")
     return found

@@ -31,6 +31,7 @@ RUNNING = ("int8_weight_only", "int8_per_row", "int8_per_tensor", "float8_weight
 def test_both_sides_know_the_same_types() -> None:
     assert set(get_args(QuantType)) == held.TYPES
     assert held.LEAST_CAPABILITY == device.LEAST_FOR_TYPE
+    assert held.NEEDS_BFLOAT16 == device.NEEDS_BFLOAT16
 
 
 def _weights(model: nn.Module) -> int:

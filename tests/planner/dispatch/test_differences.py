@@ -128,6 +128,17 @@ def test_what_a_device_lacks_is_named(placement: Placement, device: str, words: 
     assert could_reload(needed, replace(OFFER, device=device)) == (not words)
 
 
+def test_types_that_are_made_of_bfloat16_need_it() -> None:
+    needed = replace(PLAIN, placement=ENCODERS)
+    assert could_reload(needed, OFFER)
+    for dtype in ("float16", "float32"):
+        other = replace(OFFER, dtype=dtype)
+        words = f"float8_per_row is made of bfloat16 weights, not {dtype}"
+        assert hindrances(needed, other) == [words]
+        assert not could_reload(needed, other)
+    assert could_reload(needed, replace(OFFER, dtype=""))
+
+
 def test_a_tp_size_that_does_not_divide_the_ranks_cannot_be_loaded() -> None:
     needed = replace(PLAIN, tp_size=3)
     assert hindrances(needed, OFFER) == ["tp_size 3 does not divide its 4 ranks"]

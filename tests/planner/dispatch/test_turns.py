@@ -42,7 +42,8 @@ def test_what_an_executor_holds_goes_first_and_else_the_oldest_it_would_reload_f
 def test_what_its_device_cannot_do_is_never_its_turn() -> None:
     assert turn((FLOAT8, 1, 999.0)) is None
     assert turn((FLOAT8, 1, 999.0), (INT8, 2, 0.0)) == INT8
-    assert turn((FLOAT8, 1, 999.0), offer=replace(OFFER, device="sm90")) == FLOAT8
+    able = replace(OFFER, device="sm90", dtype="bfloat16")
+    assert turn((FLOAT8, 1, 999.0), offer=able) == FLOAT8
 
 
 def test_work_that_another_holds_waits_for_that_one() -> None:
