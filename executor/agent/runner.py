@@ -109,8 +109,11 @@ class Runner:
 
     def _reload(self, assignment: Assignment, log: FilteringBoundLogger) -> float:
         """Has the ranks hold what the plan needs, if they may; how long that took, in seconds."""
-        placement = needs_reload(self._ranks.loaded, assignment.program)
-        if self._reloading is None or placement is None:
+        if self._reloading is None:
+            return 0.0
+        # Nothing here may hold the pipeline, which is to be let go of.
+        placement = needs_reload(self._ranks.loaded, assignment.plan_id, assignment.program)
+        if placement is None:
             return 0.0
         self._ranks.check(placement)
         log.info("reload_started", quantization=str(placement.quantization) or "none")

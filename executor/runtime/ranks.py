@@ -58,11 +58,18 @@ class Ranks(Protocol):
         """
 
 
-def needs_reload(loaded: LoadedPipeline, message: plan_pb2.Program) -> Placement | None:
-    """The placement of a program that these ranks could run if only they held it."""
+def needs_reload(
+    loaded: LoadedPipeline, wanted_id: str, message: plan_pb2.Program
+) -> Placement | None:
+    """The placement of a program that these ranks could run if only they held it.
+
+    Raises:
+        DamagedPlanError, UnreadableMessageError, ProgramMismatchError: as `accept`.
+    """
     wanted = requirements_from_proto(message)
     if wanted.placement == loaded.placement or lasting_differences(loaded, wanted):
         return None
+    engine.check(loaded.pipeline, _program(wanted_id, message))
     return wanted.placement
 
 
@@ -75,12 +82,16 @@ def accept(loaded: LoadedPipeline, wanted_id: str, message: plan_pb2.Program) ->
         RefusedRunError: it is for another executor.
         ProgramMismatchError: it does not fit the pipeline.
     """
-    computed = plan_id(message)
-    if computed != wanted_id:
-        raise DamagedPlanError(f"the program has id {computed}, not {wanted_id}")
-    program = codec.program_from_proto(message)
+    program = _program(wanted_id, message)
     found = differences(loaded, requirements_from_proto(message))
     if found:
         raise RefusedRunError("; ".join(found))
     engine.check(loaded.pipeline, program)
     return program
+
+
+def _program(wanted_id: str, message: plan_pb2.Program) -> Program:
+    computed = plan_id(message)
+    if computed != wanted_id:
+        raise DamagedPlanError(f"the program has id {computed}, not {wanted_id}")
+    return codec.program_from_proto(message)

@@ -119,6 +119,16 @@ def test_it_holds_a_plan_and_reloads_for_another(
     assert fourth.over.wait(WAIT)
     assert fourth.failure is not None
     assert "the plan is for WanPipeline" in fourth.failure.message
+    # Nor is anything loaded for a plan that did not arrive as it was.
+    loads = sum(entry["event"] == "model_loaded" for entry in process.log)
+    damaged = planner.offer(Job(quantized("FF"), name="generations/6", plan_id="0" * 64))
+    assert damaged.over.wait(WAIT)
+    assert damaged.failure is not None
+    assert damaged.failure.code == "DATA_LOSS"
+    ended = process.wait_for("run_failed")
+    while ended["code"] != "DATA_LOSS":
+        ended = process.wait_for("run_failed")
+    assert sum(entry["event"] == "model_loaded" for entry in process.log) == loads + 1
 
 
 def test_a_model_that_is_gone_ends_an_executor_that_reloads(
