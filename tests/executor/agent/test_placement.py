@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
+import weakref
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import grpc
 import pytest
+import structlog
+import torch
 from ditplan.identity import plan_id
 from ditplan.v1 import plan_pb2
 from ditplan.v1.executor_pb2 import Executor, GetExecutorRequest, GetExecutorResponse
 from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from executor.agent.dialer import Dialer
+from executor.agent.runner import Runner
+from executor.agent.shutdown import Shutdown
+from executor.codec_placement import executor_to_proto
+from executor.placement.load import LoadedPipeline, load
+from executor.placement.placement import UNSHARED, Placement
+from executor.runtime.held import Held
+from executor.runtime.one_rank import OneRank
 from tests.executor.agent.process import ENVIRONMENT, REPOSITORY, WAIT, Process, command
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
 from tests.executor.programs import program
@@ -185,3 +198,36 @@ def test_without_leave_a_plan_of_another_placement_is_refused(
         assert job.failure.message == "the plan wants int8_weight_only, the executor holds float32"
     finally:
         process.close()
+
+
+def test_nothing_of_a_run_holds_the_weights_that_are_let_go_of(
+    planner: ScriptedPlanner, checkpoint: Path
+) -> None:
+    old: list[weakref.ref[torch.nn.Module]] = []
+
+    def loaded(placement: Placement) -> LoadedPipeline:
+        assert [ref() for ref in old] == [None] * len(old)
+        return load(str(checkpoint), quantization=placement.quantization)
+
+    ranks, log = OneRank(Held(loaded, UNSHARED)), structlog.get_logger()
+    runner = Runner(
+        ranks,
+        name="here",
+        shutdown=Shutdown(drain_seconds=60),
+        on_begin=lambda *run: None,
+        reloading=nullcontext,
+        log=log,
+    )
+    dialer = Dialer(planner.address, stop=threading.Event(), log=log)
+    dialer.announce(executor_to_proto("here", ranks.loaded, allow_reload=True))
+    for name, message in (("generations/1", program("FC")), ("generations/2", quantized("FC"))):
+        job = planner.offer(Job(message, name=name))
+        lease = dialer.acquire()
+        assert lease is not None
+        runner.run(dialer.stub, lease)
+        assert job.completion is not None, job.failure
+        components = ranks.loaded.pipeline.components.values()
+        old += [weakref.ref(each) for each in components if isinstance(each, torch.nn.Module)]
+        del components
+    dialer.close()
+    assert len({ref() for ref in old} - {None}) == len(old) // 2
