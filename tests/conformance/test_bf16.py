@@ -42,8 +42,8 @@ def _compare(ops: list[OpOutcome], wanted: dict[str, Any], threshold: float) -> 
     assert len(ops) == len(wanted["computed"])
     for step, op in enumerate(ops):
         recorded = wanted["diffs"].get(str(step))
-        # A few units in the last of 8 bits: some CPUs multiply bfloat16 as it is.
-        tolerance = 0 if SAME_CPU or recorded is None else recorded * 2**-5
+        # What the last bits of 12 steps come to: some CPUs multiply bfloat16 as it is.
+        tolerance = 0 if SAME_CPU or recorded is None else recorded * 2**-4
         decided = (op.kind is OpKind.FULL) == (wanted["computed"][step] == "1")
         if op.residual_diff is not None:
             assert abs(op.residual_diff - recorded) <= tolerance, step
