@@ -122,13 +122,21 @@ class Settings:
             quantization=str(loaded.quantization) or "none",
             pid=os.getpid(),
         )
-        for each in loaded.layers if self.verbose else ():
-            log.info(
-                "layers_quantized" if each.quant_type else "layers_not_quantized",
-                component=each.component,
-                name=each.name,
-                count=each.count,
-                quant_type=each.quant_type or each.reason,
-                weight_bytes=each.weight_bytes,
-            )
+        if self.verbose:
+            _list(loaded, log)
         return loaded
+
+
+def _list(loaded: LoadedPipeline, log: FilteringBoundLogger) -> None:
+    """Logs what became of layers, and which attention backends cannot be used, with why."""
+    for each in loaded.layers:
+        log.info(
+            "layers_quantized" if each.quant_type else "layers_not_quantized",
+            component=each.component,
+            name=each.name,
+            count=each.count,
+            weight_bytes=each.weight_bytes,
+            **({"quant_type": each.quant_type} if each.quant_type else {"reason": each.reason}),
+        )
+    for name, reason in loaded.attention_faults.items():
+        log.info("attention_backend_missing", name=name, reason=reason)

