@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from planner.compile.attention import resolve_attention_backend
 from planner.compile.caching import cache_columns
-from planner.compile.device import check_device
+from planner.compile.device import check_device, check_dtype
 from planner.compile.estimate import estimate_cost
 from planner.compile.plan import (
     Branch,
@@ -94,6 +94,8 @@ def compile_loaded(source: AccelerationConfig, model: ModelFacts, request: Reque
         attention_backend = resolve_attention_backend(source, model, topology, rows=rows)
     if request.device is not None and not faulty:
         check_device(source, attention_backend, request.device)
+    if request.dtype is not None and not faulty:
+        check_dtype(source, request.dtype)
     columns, steps = ((), ()) if "cache_config" in faulty else _columns(source, model, request)
     check_diffs(source, topology, columns, steps)
     if has_errors(source.diagnostics):

@@ -73,6 +73,20 @@ def check_device(config: AccelerationConfig, attention_backend: str, device: str
         _check(config, path, attention_backend, LEAST_FOR_BACKEND.get(attention_backend, 1), device)
 
 
+def check_dtype(config: AccelerationConfig, dtype: str) -> None:
+    """Reports quantization types that are not made of weights of that dtype."""
+    if config.quantize is None or dtype == "bfloat16":
+        return
+    for key, quant_type in _types(config.quantize):
+        if quant_type in NEEDS_BFLOAT16:
+            config.report(
+                Severity.ERROR,
+                "quantized-dtype",
+                ("quantize_config", *key),
+                f"{quant_type} is made of bfloat16 weights, not {dtype}",
+            )
+
+
 def _types(quantize: QuantizeConfig) -> Iterator[tuple[Path, str]]:
     """Every type that a layer is to have, by its key in the section."""
     chosen = quantize.components_to_quantize

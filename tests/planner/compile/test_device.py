@@ -67,3 +67,18 @@ def test_an_unknown_device_changes_nothing(flux: ModelFacts) -> None:
     config = "quantize_config: {quant_type: float8}"
     known = compile_config(config, flux, Request(device="sm90"))
     assert compile_config(config, flux, Request()).program == known.program is not None
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("quant_type", ["float8_per_row", "float8_per_tensor", "int8_per_row"])
+def test_some_types_are_made_of_bfloat16(
+    flux: ModelFacts, dtype: str | None, quant_type: str
+) -> None:
+    config = f"quantize_config: {{quant_type: {quant_type}}}"
+    compilation = compile_config(config, flux, Request(4, dtype=dtype))
+    if dtype in (None, "bfloat16") or quant_type != "float8_per_row":
+        assert compilation.diagnostics == ()
+        return
+    [found] = compilation.diagnostics
+    assert (found.code, found.field) == ("quantized-dtype", "quantize_config.quant_type")
+    assert found.message.endswith(f"bfloat16 weights, not {dtype}")
