@@ -12,6 +12,7 @@ from planner.store.values import (
     Lease,
     Needs,
     NewGeneration,
+    Overview,
     StoredArtifact,
     Waiting,
 )
@@ -103,5 +104,8 @@ class Store(Protocol):
 
     def artifact(self, generation: str, name: str) -> StoredArtifact | None:
         """An artifact of a SUCCEEDED generation."""
+
+    def overview(self, at_most: int, runs_at_most: int) -> Overview:
+        """How much is queued and runs, with the head of the queue and the runs."""
 
     def close(self) -> None: ...

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 
-from planner.store import messages
+from planner.store import messages, overview
 from planner.store.events import EventLog
 from planner.store.schema import connect
 from planner.store.values import (
@@ -18,6 +18,7 @@ from planner.store.values import (
     Lease,
     Needs,
     NewGeneration,
+    Overview,
     StaleLeaseError,
     State,
     StoredArtifact,
@@ -291,6 +292,9 @@ class SqliteStore:
         if row is None:
             return None
         return StoredArtifact(row["epoch"], generation_pb2.Artifact.FromString(row["body"]))
+
+    def overview(self, at_most: int, runs_at_most: int) -> Overview:
+        return overview.read(self._db, self._clock(), at_most, runs_at_most)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
