@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -62,7 +64,8 @@ class Settings:
     """How a planner runs. ``listen`` takes port 0 for any free one.
 
     ``data`` holds the database and the artifacts. A model may be named by its directory only
-    below one of ``model_roots``.
+    below one of ``model_roots``. ``metrics_listen``: where Prometheus finds metrics; "": nowhere.
+    ``log_level`` is one of `LOG_LEVELS`; prompts are logged only with ``log_prompts``.
     """
 
     data: Path
@@ -70,3 +73,6 @@ class Settings:
     model_roots: tuple[Path, ...] = ()
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
+    metrics_listen: str = ""
+    log_level: str = "info"
+    log_prompts: bool = False

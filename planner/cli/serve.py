@@ -9,13 +9,20 @@ from pathlib import Path
 
 import click
 
-from planner.settings import Limits, Settings
+from planner.settings import LOG_LEVELS, Limits, Settings
 
 
 def _check_port(context: click.Context, parameter: click.Parameter, address: str) -> str:
     """gRPC would take a port that is too large for another one."""
     port = address.rpartition(":")[2]
     if not address.startswith(("unix:", "dns:")) and not (port.isdecimal() and int(port) < 65_536):
+        raise click.BadParameter(f"{address!r} is not HOST:PORT")
+    return address
+
+
+def _check_metrics_port(context: click.Context, parameter: click.Parameter, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if address and not (host and port.isdecimal() and int(port) < 65_536):
         raise click.BadParameter(f"{address!r} is not HOST:PORT")
     return address
 
@@ -55,15 +62,42 @@ def serve() -> None:
     show_default=True,
     help="Refuse pictures with more, which an executor's memory might not hold.",
 )
-def planner(listen: str, data: Path, model_roots: tuple[Path, ...], max_pixels: int) -> None:
+@click.option(
+    "--metrics-listen",
+    default="",
+    metavar="HOST:PORT",
+    callback=_check_metrics_port,
+    help="Where Prometheus finds metrics, over plain HTTP.  [default: nowhere]",
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+@click.option("--log-prompts", is_flag=True, help="Log the prompts of accepted work.")
+def planner(
+    listen: str,
+    data: Path,
+    model_roots: tuple[Path, ...],
+    max_pixels: int,
+    metrics_listen: str,
+    log_level: str,
+    log_prompts: bool,
+) -> None:
     """Compile, queue and stream plans to the executors that dial in."""
-    from planner.service.server import ListenError, UnusableDirectoryError
+    from planner.service.server import ListenError, MetricsListenError, UnusableDirectoryError
     from planner.service.server import serve as serve_planner
 
     limits = Limits(pixels=max_pixels)
-    settings = Settings(data=data, listen=listen, model_roots=model_roots, limits=limits)
+    settings = Settings(
+        data=data,
+        listen=listen,
+        model_roots=model_roots,
+        limits=limits,
+        metrics_listen=metrics_listen,
+        log_level=log_level,
+        log_prompts=log_prompts,
+    )
     try:
         asyncio.run(serve_planner(settings))
+    except MetricsListenError as error:
+        raise click.BadParameter(str(error), param_hint="--metrics-listen") from None
     except ListenError as error:
         raise click.BadParameter(str(error), param_hint="--listen") from None
     except UnusableDirectoryError as error:

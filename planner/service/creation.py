@@ -11,6 +11,7 @@ import structlog
 from ditplan.v1 import generation_pb2, planner_pb2
 
 from planner.codec import diagnostics_to_proto
+from planner.dispatch.facts import Compiled, Created, Facts
 from planner.dispatch.roster import Roster
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
@@ -38,6 +39,7 @@ class Creation:
         settlement: Settlement,
         shutdown: Shutdown,
         settings: Settings,
+        facts: Facts,
     ) -> None:
         self._store = store
         self._roster = roster
@@ -45,6 +47,8 @@ class Creation:
         self._settlement = settlement
         self._shutdown = shutdown
         self._limits = settings.limits
+        self._log_prompts = settings.log_prompts
+        self._facts = facts
         self._max_queue_seconds = settings.timing.max_queue_seconds
 
     def admit(self, request: generation_pb2.CreateGenerationRequest) -> Admitted:
@@ -52,7 +56,11 @@ class Creation:
         check_generation(request.request_id, request.spec, self._limits)
         model = self._models.find(request.spec.model, "spec.model")
         offers = self._roster.connected()
-        admitted = admit(request.spec, model, offers)
+        began = time.perf_counter()
+        try:
+            admitted = admit(request.spec, model, offers)
+        finally:
+            self._facts.tell(Compiled(time.perf_counter() - began))
         check_size(admitted.spec, self._limits)
         why = why_none_matches(admitted.requirement, offers)
         if why is not None and not request.queue_without_executor:
@@ -98,7 +106,14 @@ class Creation:
             queue_deadline=time.time() + self._max_queue_seconds,
         )
         self._store.create(new)
-        log.info("generation_queued", generation=new.generation, plan_id=new.plan.plan_id)
+        log.info(
+            "generation_queued",
+            generation=new.generation,
+            plan_id=new.plan.plan_id,
+            model=new.needs.model,
+            **({"prompt": new.spec.prompt} if self._log_prompts else {}),
+        )
+        self._facts.tell(Created(new.generation, new.plan.plan_id, new.needs.model))
         self._settlement.work_arrived(new.needs.key)
         return new.generation, admitted.diagnostics
 

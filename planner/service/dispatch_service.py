@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -31,7 +31,9 @@ class DispatchService(DispatchServiceServicer):
         shutdown: Shutdown,
         uploads: Uploads,
         settings: Settings,
+        traceparent: Callable[[str], str],
     ) -> None:
+        """``traceparent``: the span of a generation's lease."""
         self._store = store
         self._roster = roster
         self._models = models
@@ -39,6 +41,7 @@ class DispatchService(DispatchServiceServicer):
         self._shutdown = shutdown
         self._uploads = uploads
         self._settings = settings
+        self._traceparent = traceparent
 
     async def AcquireLease(
         self, request: dispatch_pb2.AcquireLeaseRequest, context: Any
@@ -71,7 +74,8 @@ class DispatchService(DispatchServiceServicer):
             try:
                 if not attach.resume:
                     images = self._store.images(generation)
-                    for message in plan_messages(found.plan, found.spec, images):
+                    traceparent = self._traceparent(generation)
+                    for message in plan_messages(found.plan, found.spec, images, traceparent):
                         yield message
                 attached = dispatch_pb2.Attached(next_step=lease.steps_done)
                 yield dispatch_pb2.RunLeaseResponse(attached=attached)

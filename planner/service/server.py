@@ -12,11 +12,20 @@ from typing import Self
 import grpc
 import structlog
 from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc
-from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2, planner_pb2_grpc
+from ditplan.metrics_port import CannotListenError
+from ditplan.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    monitor_pb2,
+    monitor_pb2_grpc,
+    planner_pb2,
+    planner_pb2_grpc,
+)
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from planner.dispatch.dispatcher import Dispatcher
+from planner.dispatch.facts import Facts
 from planner.dispatch.notices import Notices
 from planner.dispatch.requirements import Requirements
 from planner.dispatch.roster import Roster
@@ -29,7 +38,10 @@ from planner.service.dispatch_service import DispatchService
 from planner.service.generation_service import GenerationService
 from planner.service.logs import configure_logs
 from planner.service.models import ModelLookup
+from planner.service.monitor_service import MonitorService
 from planner.service.planner_service import PlannerService
+from planner.service.status import StatusBoard
+from planner.service.telemetry import Telemetry
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
 from planner.settings import Limits, Settings, Timing
@@ -38,6 +50,7 @@ from planner.store.directory import DataDirectory, UnusableDirectoryError
 __all__ = [
     "Limits",
     "ListenError",
+    "MetricsListenError",
     "Planner",
     "Settings",
     "Timing",
@@ -49,6 +62,7 @@ _SERVICES = (
     planner_pb2.DESCRIPTOR.services_by_name["PlannerService"].full_name,
     generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
     dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name,
+    monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name,
 )
 _LIVENESS = "liveness"
 
@@ -57,6 +71,10 @@ log = structlog.get_logger(__name__)
 
 class ListenError(Exception):
     """The address cannot be listened on."""
+
+
+class MetricsListenError(ListenError):
+    """The same of the metrics' address."""
 
 
 class Planner:
@@ -78,8 +96,9 @@ class Planner:
         roster = Roster(timing.connected_grace)
         requirements = Requirements(store)
         models = ModelLookup(settings.model_roots, roster)
+        facts = Facts()
         self._settlement = Settlement(
-            store, files, roster, notices, self._sessions, requirements, timing, limits
+            store, files, roster, notices, self._sessions, requirements, timing, limits, facts
         )
         dispatcher = Dispatcher(
             store,
@@ -91,14 +110,17 @@ class Planner:
             shutdown,
             timing,
             limits,
+            facts,
         )
-        creation = Creation(store, roster, models, self._settlement, shutdown, settings)
+        creation = Creation(store, roster, models, self._settlement, shutdown, settings, facts)
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
+        board = StatusBoard(store, roster, self._sessions)
+        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         self._health = health.aio.HealthServicer()
         self._boundary = Boundary()
         self._server = grpc.aio.server(
-            interceptors=(self._boundary,),
+            interceptors=(*self._telemetry.interceptors, self._boundary),
             options=(
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 # Else a second planner would share the port in silence.
@@ -109,15 +131,27 @@ class Planner:
             ),
         )
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
-            PlannerService(models, roster, limits), self._server
+            PlannerService(models, roster, limits, facts), self._server
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(store, files, creation, self._settlement, shutdown, watch, limits),
             self._server,
         )
         dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
-            DispatchService(store, roster, models, dispatcher, shutdown, uploads, settings),
+            DispatchService(
+                store,
+                roster,
+                models,
+                dispatcher,
+                shutdown,
+                uploads,
+                settings,
+                self._telemetry.traceparent,
+            ),
             self._server,
+        )
+        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(
+            MonitorService(board, notices, shutdown), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
@@ -135,6 +169,10 @@ class Planner:
         # A socket file has no port: the address is the one asked for.
         unix = listen.startswith("unix:")
         self.address = listen if unix else f"{listen.rpartition(':')[0]}:{port}"
+        try:
+            await self._telemetry.start()
+        except CannotListenError as error:
+            raise MetricsListenError(str(error)) from None
         for name in ("", _LIVENESS, *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._settlement.adopt_leases()
@@ -156,6 +194,7 @@ class Planner:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
+        await self._telemetry.stop()
         self._data.close()
         log.info("planner_stopped", address=self.address)
 
@@ -181,7 +220,7 @@ async def serve(settings: Settings, announce: Callable[[str], None] = print) -> 
 
     ``announce`` is called with the bound address.
     """
-    configure_logs()
+    configure_logs(settings.log_level)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
