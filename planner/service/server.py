@@ -159,6 +159,11 @@ class Planner:
         )
         self._keeper: asyncio.Task[None] | None = None
 
+    @property
+    def metrics_address(self) -> str:
+        """Where Prometheus finds metrics; "" where none are served."""
+        return self._telemetry.metrics_address
+
     async def start(self) -> None:
         """Binds the address and serves; ListenError where it is taken or makes no sense."""
         listen = self._settings.listen
