@@ -61,6 +61,7 @@ class Settings:
     variant: str | None = None
     lora: str | None = None
     lora_scale: float = 1.0
+    log_prompts: bool = False
 
     def log(self) -> FilteringBoundLogger:
         """For whatever this process logs."""

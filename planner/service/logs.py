@@ -10,7 +10,7 @@ import structlog
 from structlog.typing import Processor
 
 
-def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
+def configure_logs(stream: TextIO | None = None, level: str = "info") -> None:
     """Sends structlog's events of that level and above to a stream, stderr by default.
 
     So it does with the warnings of libraries. Tracebacks come without local variables, which

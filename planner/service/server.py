@@ -225,7 +225,7 @@ async def serve(settings: Settings, announce: Callable[[str], None] = print) -> 
 
     ``announce`` is called with the bound address.
     """
-    configure_logs(settings.log_level)
+    configure_logs(level=settings.log_level)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 

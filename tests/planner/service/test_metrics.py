@@ -45,9 +45,7 @@ async def test_a_run_is_counted_from_its_creation_to_its_end(settings: Settings)
         await run.report(0, 6)
         await client.get(created.name)
         text = await _scrape(planner)
-        completion = dispatch_pb2.Completion(
-            denoise_seconds=1, total_seconds=2, reload_seconds=3
-        )
+        completion = dispatch_pb2.Completion(denoise_seconds=1, total_seconds=2, reload_seconds=3)
         completion.exchanges.add(collective="all_to_all", group="ulysses", calls=4, bytes=500)
         completion.exchanges.add(collective="gossip", group="village", calls=1, bytes=1)
         await run.send(completion=completion)
