@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceServicer
 
@@ -61,6 +62,12 @@ class DispatchService(DispatchServiceServicer):
     ) -> AsyncGenerator[dispatch_pb2.RunLeaseResponse, None]:
         attach = await first_attach(request_iterator, self._settings.timing.attach_window)
         generation = generation_id(attach.lease.generation, "attach.lease.generation")
+        # For whatever is logged of this call.
+        structlog.contextvars.bind_contextvars(
+            generation=generation,
+            epoch=attach.lease.epoch,
+            executor=attach.executor[: self._settings.limits.name_bytes],
+        )
         lease = self._dispatcher.held_lease(generation, attach.lease.epoch)
         if lease.executor.name != attach.executor:
             raise stale()
