@@ -30,6 +30,13 @@ class Timing:
     return_window: float = 6.0
     max_queue_seconds: float = 3600.0
     max_acquire_wait: float = 60.0
+    # Of the deadline that a client may set.
+    max_deadline: float = 30 * 86400.0
+    # How long an ended generation and its artifacts are kept; 0: for ever. Its events in between
+    # are kept for a shorter while.
+    retain: float = 7 * 86400.0
+    keep_events: float = 3600.0
+    retention_interval: float = 5.0
     stop_grace: float = 5.0
 
 
@@ -51,10 +58,16 @@ class Limits:
     request_id_bytes: int = 128
     page_size: int = 1000
     queue_length: int = 1000
+    queue_per_client: int = 1000
+    priority: int = 100
     attempts: int = 3
     artifacts: int = 16
     artifact_bytes: int = 1 << 30
     chunk_bytes: int = 1 << 20
+    # Of database and artifacts together; 0: as much as the disk has.
+    data_bytes: int = 0
+    # On the disk, for the work that runs: nothing new is accepted below it.
+    free_bytes: int = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from planner.dispatch.dispatcher import Dispatcher
 from planner.dispatch.notices import Notices
 from planner.dispatch.requirements import Requirements
+from planner.dispatch.retention import Retention
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
 from planner.dispatch.settlement import Settlement
@@ -68,8 +69,8 @@ class Planner:
     def __init__(self, settings: Settings) -> None:
         self.address = ""
         self._settings = settings
-        self._data = DataDirectory(settings.data)
         timing, limits = settings.timing, settings.limits
+        self._data = DataDirectory(settings.data, timing.retain)
         self._shutdown = Shutdown()
         self._notices = Notices()
         self._sessions = Sessions()
@@ -92,7 +93,10 @@ class Planner:
             timing,
             limits,
         )
-        creation = Creation(store, roster, models, self._settlement, shutdown, settings)
+        self._retention = Retention(self._data, timing, limits)
+        creation = Creation(
+            store, roster, models, self._settlement, shutdown, self._retention, settings
+        )
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
         self._health = health.aio.HealthServicer()
@@ -112,7 +116,9 @@ class Planner:
             PlannerService(models, roster, limits), self._server
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationService(store, files, creation, self._settlement, shutdown, watch, limits),
+            GenerationService(
+                store, files, creation, self._settlement, shutdown, watch, models, limits
+            ),
             self._server,
         )
         dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
@@ -123,7 +129,7 @@ class Planner:
         reflection.enable_server_reflection(
             (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        self._keeper: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Binds the address and serves; ListenError where it is taken or makes no sense."""
@@ -138,7 +144,8 @@ class Planner:
         for name in ("", _LIVENESS, *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._settlement.adopt_leases()
-        self._keeper = asyncio.create_task(self._settlement.keep_deadlines())
+        for keep in (self._settlement.keep_deadlines(), self._retention.keep()):
+            self._keepers.append(asyncio.create_task(keep))
         await self._server.start()
         log.info("planner_listening", address=self.address)
 
@@ -153,9 +160,9 @@ class Planner:
         grace = self._settings.timing.stop_grace
         await self._server.stop(grace)
         await self._boundary.drained(grace)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
         self._data.close()
         log.info("planner_stopped", address=self.address)
 

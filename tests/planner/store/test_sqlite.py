@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 
+from planner.store.queue import TAKE, WAITING
 from planner.store.schema import StoreVersionError
-from planner.store.sqlite import TAKE, WAITING, SqliteStore
-from planner.store.values import Ending, Lease, Needs, StaleLeaseError, State, Waiting
+from planner.store.sqlite import SqliteStore
+from planner.store.values import Ending, Filter, Lease, Needs, StaleLeaseError, State, Waiting
 from tests.planner.store.writer import new, outcome
 
 EXECUTOR = executor_pb2.Executor(name="exec-1")
@@ -50,7 +51,7 @@ def take(store: SqliteStore, requirement: str = "r", expires_at: float = LATER) 
 
 
 def states(store: SqliteStore) -> dict[str, State]:
-    found = store.page(None, 100)
+    found = store.page(None, 100, Filter())
     return {g.name.removeprefix("generations/"): State(g.state) for _, g in found}
 
 
@@ -81,14 +82,14 @@ def test_the_oldest_of_every_key_waits_since_it_was_queued(path: Path) -> None:
         store.create(new(name, requirement))
         now += 10.0
     assert sorted(store.waiting(), key=lambda each: each.number) == [
-        Waiting("r", 1, 30.0),
-        Waiting("s", 2, 20.0),
+        Waiting("r", 1, 100.0, 30.0),
+        Waiting("s", 2, 110.0, 20.0),
     ]
     lost = take(store)
     assert {each.key: each.number for each in store.waiting()} == {"r": 3, "s": 2}
     store.requeue(lost, "executor exec-1 was lost", LATER)
     now += 1.0
-    assert Waiting("r", 1, 1.0) in store.waiting()
+    assert Waiting("r", 1, 100.0, 11.0) in store.waiting(), "the other has not been queued anew"
     for requirement in ("r", "s", "r"):
         take(store, requirement)
     assert store.waiting() == []
@@ -207,14 +208,15 @@ def test_completion_publishes_the_artifacts_of_its_own_lease(store: SqliteStore)
 def test_a_lease_being_cancelled_only_expires_sooner(store: SqliteStore) -> None:
     store.create(new("a"))
     lease = take(store, expires_at=100.0)
-    assert store.request_cancel("a", "why", 50.0)
-    assert store.request_cancel("a", "again", 70.0)
+    assert store.request_stop("a", "CANCELLED", "why", 50.0)
+    assert store.request_stop("a", "DEADLINE_EXCEEDED", "again", 70.0)
     store.extend(lease, 200.0)
     store.add_steps(lease, [outcome(0)], 200.0)
     store.extend_all(200.0)
     current = store.lease("a")
     assert current is not None
-    assert (current.expires_at, current.cancel_reason) == (50.0, "why")
+    found = current.expires_at, current.cancel_code, current.cancel_reason
+    assert found == (50.0, "CANCELLED", "why")
     assert store.expired_leases(49.0) == []
     assert [lease.generation for lease in store.expired_leases(50.0)] == ["a"]
 
@@ -233,7 +235,7 @@ def test_only_queued_work_can_be_ended_as_queued(store: SqliteStore) -> None:
     assert store.end_queued("a", CANCELLED)
     assert not store.end_queued("a", CANCELLED)
     assert not store.end_queued("unknown", CANCELLED)
-    assert not store.request_cancel("a", "", LATER)
+    assert not store.request_stop("a", "CANCELLED", "", LATER)
     assert store.queue_length() == 0
 
 
@@ -243,7 +245,7 @@ def test_another_process_goes_on_with_the_file(path: Path, store: SqliteStore) -
     store.add_steps(lease, [outcome(0)], LATER)
     store.close()
     reopened = SqliteStore(path)
-    assert reopened.request("mine") == ("a", b"digest")
+    assert reopened.request("", "mine") == ("a", b"digest")
     assert reopened.leases_of("exec-1")[0].steps_done == 1
     reopened.add_steps(lease, [outcome(1)], LATER)
     reopened.end_leased(lease, SUCCESS)
