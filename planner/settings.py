@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from planner.compile.request import MAX_FRAMES, MAX_STEPS
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -46,6 +48,8 @@ class Limits:
     # of a film together. Enough for 129 frames of 720 x 1280.
     pixels: int = 4 << 20
     film_pixels: int = 128 << 20
+    frames: int = MAX_FRAMES
+    steps: int = MAX_STEPS
     # Of the pictures that a run starts from: bytes of all, pixels of each.
     picture_bytes: int = 6 << 20
     input_pixels: int = 64 << 20

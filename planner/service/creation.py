@@ -53,7 +53,10 @@ class Creation:
         model = self._models.find(request.spec.model, "spec.model")
         offers = self._roster.connected()
         admitted = admit(request.spec, model, offers)
-        check_size(admitted.spec, self._limits)
+        filled = admitted.spec
+        check_size(
+            filled.num_inference_steps, filled.height, filled.width, filled.num_frames, self._limits
+        )
         why = why_none_matches(admitted.requirement, offers)
         if why is not None and not request.queue_without_executor:
             raise CallRefused(

@@ -25,7 +25,7 @@ from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
 from planner.service.admission import compiled_plan
-from planner.service.checks import check_model_name
+from planner.service.checks import check_model_name, check_size
 from planner.service.models import ModelLookup
 from planner.settings import Limits
 
@@ -112,6 +112,10 @@ class PlannerService(PlannerServiceServicer):
         if known is None:
             compilation = compile_config(request.config, model.facts, asked)
             program, plan, diagnostics = compiled_plan(compilation)
+            filled = compilation.request
+            assert filled.height is not None
+            assert filled.width is not None
+            check_size(filled.steps, filled.height, filled.width, filled.num_frames, self._limits)
             response = planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
             known = _Compiled(program, response)
         if len(request.config) + known.response.ByteSize() <= _MAX_KNOWN_BYTES:
