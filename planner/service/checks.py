@@ -54,33 +54,36 @@ def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limit
         raise invalid(found)
 
 
-def check_size(steps: int, height: int, width: int, num_frames: int | None, limits: Limits) -> None:
-    """Refuses what is larger or longer than executors are to draw."""
-    frames = num_frames or 1
+def check_length(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
+    """Refuses what is longer than this service takes; defaults are filled in."""
     found = [
         Violation(name, f"{value} is more than the {most} that this service takes")
         for name, value, most in (
-            ("num_inference_steps", steps, limits.steps),
-            ("num_frames", frames, limits.frames),
+            ("num_inference_steps", spec.num_inference_steps, limits.steps),
+            ("num_frames", spec.num_frames, limits.frames),
         )
         if value > most
     ]
-    pixels = height * width
-    film = pixels * frames
-    if pixels > limits.pixels:
-        text = (
-            f"{height} x {width} are {pixels} pixels, more than the {limits.pixels} "
-            "that this service takes"
-        )
-        found += [Violation(name, text) for name in ("height", "width")]
-    elif film > limits.film_pixels:
-        text = (
-            f"{frames} x {height} x {width} are {film} pixels, more than the "
-            f"{limits.film_pixels} of a film that this service takes"
-        )
-        found += [Violation(name, text) for name in ("num_frames", "height", "width")]
     if found:
         raise invalid(found)
+
+
+def check_size(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
+    """Refuses what is larger than executors are to draw; defaults are filled in."""
+    pixels = spec.height * spec.width
+    if pixels > limits.pixels:
+        text = (
+            f"{spec.height} x {spec.width} are {pixels} pixels, more than the {limits.pixels} "
+            "that this service takes"
+        )
+        raise invalid([Violation(name, text) for name in ("height", "width")])
+    pixels *= spec.num_frames
+    if pixels > limits.film_pixels:
+        text = (
+            f"{spec.num_frames} x {spec.height} x {spec.width} are {pixels} pixels, more than the "
+            f"{limits.film_pixels} of a film that this service takes"
+        )
+        raise invalid([Violation(name, text) for name in ("num_frames", "height", "width")])
 
 
 def check_acquire(request: dispatch_pb2.AcquireLeaseRequest, limits: Limits) -> None:
