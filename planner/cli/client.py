@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import grpc
 from ditplan.connection import Connection
 from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2
@@ -126,6 +127,8 @@ class Client:
 @contextmanager
 def connect(address: str, connection: Connection = PLAIN) -> Iterator[Client]:
     """Raises ConnectionOptionsError where the planner cannot be dialled so."""
+    for file in connection.exposed():
+        click.echo(f"warning: everyone on this machine can read {file}", err=True)
     with connection.open(address) as channel:
         yield Client(channel)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -27,6 +28,9 @@ ROLES = {
 }
 _STREAMS_RETRY_SECONDS = 5.0
 _MAX_TOKEN = 1024
+
+Entries = tuple[Entry, ...]
+_Proof = Callable[[Entries], Entry | None]
 
 
 class Gate:
@@ -77,24 +81,27 @@ class Gate:
     def _authenticated(self, context: Any) -> Identity:
         if self._tokens is None:
             return ANONYMOUS
-        entries = self._tokens.entries()
-        given = [v for k, v in context.invocation_metadata() or () if k == "authorization"]
-        if given:
-            token = _bearer(given)
-            entry = None if token is None else _of_token(entries, token)
-            what = "the token"
-        else:
-            names = _certificate_names(context)
-            if not names:
-                text = "a token is needed: authorization: Bearer TOKEN"
-                raise _unauthenticated(ErrorReason.CREDENTIALS_MISSING, text)
-            entry = _of_certificate(entries, names)
-            what = "the certificate"
+        prove, what = _proof(context)
+        entry = prove(self._tokens.entries())
+        if entry is None and self._tokens.follow():
+            entry = prove(self._tokens.entries())
         if entry is None:
             raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
         if entry.has_expired():
             raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
         return entry.identity
+
+
+def _proof(context: Any) -> tuple[_Proof, str]:
+    """What finds the entry of the token that a call brings, or else of its peer's certificate."""
+    given = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    if given:
+        return partial(_of_token, _bearer(given)), "the token"
+    names = _certificate_names(context)
+    if names:
+        return partial(_of_certificate, names), "the certificate"
+    text = "a token is needed: authorization: Bearer TOKEN"
+    raise _unauthenticated(ErrorReason.CREDENTIALS_MISSING, text)
 
 
 def _bearer(values: list[Any]) -> str | None:
@@ -107,8 +114,10 @@ def _bearer(values: list[Any]) -> str | None:
     return token.strip()
 
 
-def _of_token(entries: tuple[Entry, ...], token: str) -> Entry | None:
+def _of_token(token: str | None, entries: Entries) -> Entry | None:
     """Looks at all of them, so that the time it takes tells nothing."""
+    if token is None:
+        return None
     digest = token_digest(token)
     found = None
     for entry in entries:
@@ -124,7 +133,7 @@ def _certificate_names(context: Any) -> frozenset[str]:
     return frozenset(value.decode(errors="replace") for key in keys for value in shown.get(key, ()))
 
 
-def _of_certificate(entries: tuple[Entry, ...], names: frozenset[str]) -> Entry | None:
+def _of_certificate(names: frozenset[str], entries: Entries) -> Entry | None:
     """The first entry for a name of it that has not expired, else one that has."""
     found = [entry for entry in entries if entry.certificate in names]
     return min(found, key=Entry.has_expired, default=None)

@@ -69,25 +69,27 @@ class TokenFile:
 
     def entries(self) -> tuple[Entry, ...]:
         """As the file is, or was until a second ago; where it is broken, as it was before."""
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_AGAIN_SECONDS
-            self._follow()
+        if time.monotonic() >= self._look_at:
+            self.follow()
         return self._entries
 
-    def _follow(self) -> None:
+    def follow(self) -> bool:
+        """Looks at the file now; whether there are other entries."""
+        self._look_at = time.monotonic() + _LOOK_AGAIN_SECONDS
         found: Stamp | None = None
         try:
             found = stamp(self._file)
             if found == self._stamp:
-                return
+                return False
             self._entries = self._read()
         except (OSError, TokensError) as error:
             if found != self._stamp:
                 log.error("tokens_kept", file=str(self._file), reason=str(error))
-        else:
-            log.info("tokens_read", file=str(self._file), entries=len(self._entries))
+            self._stamp = found
+            return False
         self._stamp = found
+        log.info("tokens_read", file=str(self._file), entries=len(self._entries))
+        return True
 
     def _read(self) -> tuple[Entry, ...]:
         with self._file.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Options of every command that dials a planner."""
+"""Options of every command that dials a planner, on both sides of the contract."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from ditplan.connection import TOKEN_VARIABLE, connection
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -59,8 +60,6 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             token_file=token_file,
             insecure=insecure,
         )
-        for file in given.exposed():
-            click.echo(f"warning: everyone on this machine can read {file}", err=True)
         return command(*arguments, connection=given, **options)
 
     for option in reversed(_OPTIONS):
