@@ -102,6 +102,20 @@ def check_list(request: generation_pb2.ListGenerationsRequest, limits: Limits) -
         raise invalid(found)
 
 
+def check_length(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
+    """Refuses what is longer than this service takes; defaults are filled in."""
+    found = [
+        Violation(name, f"{value} is more than the {most} that this service takes")
+        for name, value, most in (
+            ("num_inference_steps", spec.num_inference_steps, limits.steps),
+            ("num_frames", spec.num_frames, limits.frames),
+        )
+        if value > most
+    ]
+    if found:
+        raise invalid(found)
+
+
 def seconds(stamp: Timestamp) -> float | None:
     """Since the epoch; None where the fields are not those of a time."""
     if not _FIRST_SECOND <= stamp.seconds <= _LAST_SECOND or not 0 <= stamp.nanos < 10**9:

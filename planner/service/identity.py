@@ -33,6 +33,14 @@ class Identity:
         """Whether a generation of this owner exists as far as this identity is told."""
         return self.sees_all or (Role.CLIENT in self.roles and owner == self.name)
 
+    def executor_name(self, name: str) -> str:
+        """What an executor that calls itself so goes by; no other identity's goes by the same."""
+        return f"{self.name}/{name}" if self.name else name
+
+    def holds(self, executor_name: str) -> bool:
+        """Whether an executor that goes by this name is one of this identity's."""
+        return not self.name or executor_name.startswith(f"{self.name}/")
+
 
 # Of a planner without credentials: everyone may do everything.
 ANONYMOUS = Identity("", frozenset(Role))
