@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from planner.settings import Limits, Security, Settings
+from planner.cli.quantities import duration, size
+from planner.settings import Limits, Security, Settings, Timing
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -78,6 +79,26 @@ def serve() -> None:
 @_maximum(
     "streams-per-client", "Refuse a client's calls beyond so many streams.", "streams_per_client"
 )
+@_maximum(
+    "queue-per-client",
+    "Refuse what comes when so many generations of its client are queued.",
+    "queue_per_client",
+)
+@click.option(
+    "--retain",
+    type=duration,
+    metavar="DURATION",
+    default="7d",
+    show_default=True,
+    help="Forget generations and artifacts so long after their end; 0: never.",
+)
+@click.option(
+    "--max-data-bytes",
+    type=size,
+    metavar="SIZE",
+    default="0",
+    help="Forget the oldest that ended when all take more; 0: what the disk has.  [default: 0]",
+)
 @click.option("--tls-cert", type=_FILE, help="Serve by TLS with this certificate chain (PEM).")
 @click.option("--tls-key", type=_FILE, help="The certificate's key (PEM).")
 @click.option(
@@ -106,6 +127,9 @@ def planner(
     max_steps: int,
     max_queue: int,
     max_streams_per_client: int,
+    max_queue_per_client: int,
+    retain: float,
+    max_data_bytes: int,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
@@ -128,10 +152,18 @@ def planner(
         steps=max_steps,
         queue_length=max_queue,
         streams_per_client=max_streams_per_client,
+        queue_per_client=max_queue_per_client,
+        data_bytes=max_data_bytes,
     )
+    timing = Timing(retain=retain)
     security = Security(tls_cert, tls_key, tls_client_ca, tokens, insecure, health_listen)
     settings = Settings(
-        data=data, listen=listen, model_roots=model_roots, limits=limits, security=security
+        data=data,
+        listen=listen,
+        model_roots=model_roots,
+        timing=timing,
+        limits=limits,
+        security=security,
     )
     try:
         asyncio.run(serve_planner(settings))
