@@ -74,6 +74,54 @@ def test_the_oldest_over_several_keys_is_taken_first(store: SqliteStore) -> None
     assert store.take([], EXECUTOR, LATER) is None
 
 
+def test_a_minute_of_waiting_is_worth_a_step_of_priority(path: Path) -> None:
+    now = 1e6
+    store = SqliteStore(path, clock=lambda: now)
+    store.create(new("low", priority=-100))
+    now += 60.0 * 200 - 1.0
+    store.create(new("high-before", priority=100))
+    now += 2.0
+    store.create(new("high-after", priority=100))
+    order = ["high-before", "low", "high-after"]
+    assert [take(store).generation for _ in order] == order, "nothing is overtaken for ever"
+    store.close()
+
+
+def test_priorities_hold_over_several_keys_and_among_those_that_wait(path: Path) -> None:
+    now = 1e6
+    store = SqliteStore(path, clock=lambda: now)
+    for name, key, priority in (("a", "r", 0), ("b", "s", 1), ("c", "r", 2), ("d", "s", 1)):
+        store.create(new(name, key, priority=priority))
+    best = sorted(store.waiting(), key=lambda each: (each.turn, each.number))
+    assert [(each.key, each.number) for each in best] == [("r", 3), ("s", 2)]
+    taken = [store.take(["s", "r"], EXECUTOR, LATER) for _ in range(4)]
+    assert [lease.generation for lease in taken if lease] == ["c", "b", "d", "a"]
+    store.close()
+
+
+def test_a_clock_that_is_set_back_does_not_change_the_order(path: Path) -> None:
+    now = 1e6
+    store = SqliteStore(path, clock=lambda: now)
+    store.create(new("a"))
+    now -= 3600.0
+    store.create(new("b"))
+    assert [take(store).generation, take(store).generation] == ["a", "b"]
+    listed = [number for number, _ in store.page(None, 9, Filter(created_since=1e6))]
+    assert listed == [2, 1]
+    store.close()
+
+
+def test_queued_again_work_is_told_how_many_are_ahead(store: SqliteStore) -> None:
+    for name, priority in (("a", 0), ("b", 1), ("c", 2), ("d", 0)):
+        store.create(new(name, priority=priority))
+    c, b = take(store), take(store)
+    assert (c.generation, b.generation) == ("c", "b")
+    store.requeue(c, "lost", LATER)
+    store.requeue(b, "lost", LATER)
+    positions = {name: store.events(name, 0, 9)[-1].queued.position for name in "cb"}
+    assert positions == {"c": 0, "b": 1}
+
+
 def test_the_oldest_of_every_key_waits_since_it_was_queued(path: Path) -> None:
     now = 100.0
     store = SqliteStore(path, clock=lambda: now)

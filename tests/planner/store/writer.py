@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 
@@ -12,7 +13,9 @@ from planner.store.sqlite import SqliteStore
 from planner.store.values import Ending, Needs, NewGeneration, State
 
 
-def new(generation: str, requirement: str = "r", request_id: str = "") -> NewGeneration:
+def new(
+    generation: str, requirement: str = "r", request_id: str = "", **changes: Any
+) -> NewGeneration:
     program = plan_pb2.Program(num_inference_steps=3, steps=[plan_pb2.Step(ops=[1])] * 3)
     return NewGeneration(
         generation=generation,
@@ -23,6 +26,7 @@ def new(generation: str, requirement: str = "r", request_id: str = "") -> NewGen
         plan=plan_pb2.Plan(plan_id="id", program=program),
         diagnostics=(),
         queue_deadline=2e9,
+        **changes,
     )
 
 
