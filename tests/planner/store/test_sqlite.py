@@ -16,7 +16,16 @@ from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 from planner.store.queue import TAKE, WAITING
 from planner.store.schema import StoreVersionError
 from planner.store.sqlite import SqliteStore
-from planner.store.values import Ending, Filter, Lease, Needs, StaleLeaseError, State, Waiting
+from planner.store.values import (
+    Ending,
+    Filter,
+    Lease,
+    Needs,
+    StaleLeaseError,
+    State,
+    StorageFullError,
+    Waiting,
+)
 from tests.planner.store.writer import new, outcome
 
 EXECUTOR = executor_pb2.Executor(name="exec-1")
@@ -285,6 +294,63 @@ def test_only_queued_work_can_be_ended_as_queued(store: SqliteStore) -> None:
     assert not store.end_queued("unknown", CANCELLED)
     assert not store.request_stop("a", "CANCELLED", "", LATER)
     assert store.queue_length() == 0
+
+
+def test_the_oldest_that_ended_are_forgotten_first(path: Path) -> None:
+    now = 100.0
+    store = SqliteStore(path, clock=lambda: now)
+    for name in "abcd":
+        store.create(new(name))
+    for name in ("b", "a", "c"):
+        now += 10.0
+        store.end_queued(name, CANCELLED)
+    assert store.ended_before(LATER, 2) == ["b", "a"]
+    assert store.ended_before(120.0, 9) == ["b", "a"]
+    store.forget("b")
+    assert store.generation("b") is None
+    assert store.events("b", 0, 9) == []
+    assert store.ended_before(LATER, 9) == ["a", "c"]
+    assert store.compact(120.0, 9) == 1
+    assert store.compact(120.0, 9) == 0, "once is enough"
+    assert [len(store.events(name, 0, 9)) for name in "acd"] == [2, 3, 2]
+    store.close()
+
+
+def test_the_space_of_what_is_forgotten_is_given_back(path: Path) -> None:
+    store = SqliteStore(path)
+    prompt = generation_pb2.GenerationSpec(model="m", prompt="p" * 10_000)
+    for i in range(300):
+        store.create(replace(new(f"g{i}"), spec=prompt))
+        store.end_queued(f"g{i}", CANCELLED)
+    used = store.used_bytes()
+    before = path.stat().st_size
+    pieces = 0
+    for i in range(300):
+        store.forget(f"g{i}")
+    while store.give_back(64):
+        pieces += 1
+    assert pieces > 5, "in small pieces"
+    assert used > 3_000_000
+    assert store.used_bytes() < used / 10
+    assert path.stat().st_size < before / 5
+    assert not store.give_back(64)
+    store.close()
+
+
+def test_a_store_without_space_says_so_and_goes_on_when_there_is_some(store: SqliteStore) -> None:
+    store.create(new("a"))
+    lease = take(store)
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    prompt = generation_pb2.GenerationSpec(model="m", prompt="p" * 10_000)
+    with pytest.raises(StorageFullError, match="full"):
+        store.create(replace(new("b"), spec=prompt))
+    assert store.generation("b") is None
+    assert store.queue_length() == 0
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    store.create(replace(new("b"), spec=prompt))
+    store.end_leased(lease, SUCCESS)
+    assert states(store) == {"a": State.SUCCEEDED, "b": State.QUEUED}
 
 
 def test_another_process_goes_on_with_the_file(path: Path, store: SqliteStore) -> None:
