@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,13 +28,6 @@ from tests.planner.store.writer import new, outcome
 
 EXECUTOR = executor_pb2.Executor(name="exec-1")
 LATER = 2e9
-# Generations of which one part of a transaction is there and another is not.
-HALF_DONE = """
-SELECT generation FROM generations g WHERE
-  (state = 2) != EXISTS (SELECT 1 FROM leases l WHERE l.generation = g.generation)
-  OR last_sequence != (SELECT count(*) FROM events e WHERE e.generation = g.generation)
-  OR steps_done != (SELECT count(step) FROM events e WHERE e.generation = g.generation)
-"""
 SUCCESS = Ending(State.SUCCEEDED, record=generation_pb2.Record())
 CANCELLED = Ending(State.CANCELLED, failure=generation_pb2.Failure(code="CANCELLED"))
 
@@ -373,37 +364,3 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreVersionError, match="99"):
         SqliteStore(path)
-
-
-def test_nothing_promised_is_lost_when_the_writer_is_killed(path: Path) -> None:
-    promised: list[list[str]] = []
-    for pause in (0.05, 0.15, 0.3):
-        promised.clear()
-        path = path.with_name(f"{pause}.sqlite3")
-        writer = subprocess.Popen(
-            [sys.executable, "-m", "tests.planner.store.writer", str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert writer.stdout is not None
-        promised.append(writer.stdout.readline().split())
-        time.sleep(pause)
-        writer.kill()
-        promised.extend(line.split() for line in writer.stdout if line.endswith("\n"))
-        writer.wait()
-
-        with sqlite3.connect(path) as db:
-            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            assert db.execute(HALF_DONE).fetchall() == []
-        store = SqliteStore(path)
-        for what, name in promised:
-            found = store.generation(name)
-            assert found is not None
-            if what == "succeeded":
-                assert State(found.state) is State.SUCCEEDED
-                assert len(store.events(name, 0, 100)) == 7
-        for lease in store.leases_of("e"):
-            store.requeue(lease, "the planner was killed", LATER)
-        while (lease := store.take(["r"], EXECUTOR, LATER)) is not None:
-            store.end_leased(lease, SUCCESS)
-        store.close()
