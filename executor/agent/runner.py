@@ -105,7 +105,8 @@ class Runner:
             )
             reload_seconds = self._reload(assignment, log)
             result = self._denoise(leased, assignment)
-            files = encode(result, save_latents=assignment.spec.save_latents)
+            spec = assignment.spec
+            files = encode(result, save_latents=spec.save_latents, image_format=spec.image_format)
             log.info("run_finished", seconds=round(result.total_seconds, 3))
             return Success(
                 files,

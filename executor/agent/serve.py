@@ -41,6 +41,7 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown, facts:
     with _ranks(settings, log, facts, on_failed=stop.set) as ranks:
         dialer = Dialer(
             settings.planner,
+            settings.connection,
             stop=stop,
             log=log,
             facts=facts,

@@ -10,7 +10,7 @@ import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2
 
-from planner.dispatch.attempts import QueueAgain, after_failure, failed
+from planner.dispatch.attempts import QueueAgain, after_completion, after_failure, failed
 from planner.dispatch.facts import Attached, Facts, Granted, Stepped
 from planner.dispatch.matching import Offer
 from planner.dispatch.notices import Notices, wait
@@ -29,7 +29,7 @@ from planner.dispatch.turns import next_work
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
 from planner.settings import Limits, Timing
 from planner.store.interface import Store
-from planner.store.values import Ending, Lease, StaleLeaseError, State
+from planner.store.values import Ending, Lease, StaleLeaseError, StorageFullError
 
 _MAX_FAILURE_TEXT = 4096
 
@@ -163,8 +163,14 @@ class Dispatcher:
             self._store.extend(lease, time.time() + self._timing.broken_stream_grace)
         except StaleLeaseError:
             return
+        except StorageFullError:
+            self._settlement.storage_failed()
         self._settlement.deadlines_changed()
         lease_log(lease).info("executor_detached", epoch=lease.epoch, next_step=session.next_step)
+
+    def storage_failed(self) -> None:
+        """What an executor sent could not be stored, for which it is not to lose its lease."""
+        self._settlement.storage_failed()
 
     def heartbeat(self, session: Session) -> None:
         """Keeps the lease, unless it is long since the executor got on with the run."""
@@ -189,7 +195,8 @@ class Dispatcher:
 
     def complete(self, session: Session, completion: dispatch_pb2.Completion) -> None:
         """Publishes the record and the artifacts of a finished run."""
-        lease, program = session.lease, session.program
+        lease = self.held_lease(session.lease.generation, session.lease.epoch)
+        program = session.program
         try:
             check_completion(program, completion, session.next_step)
         except InvalidReportError as fault:
@@ -205,7 +212,7 @@ class Dispatcher:
             exchanges=completion.exchanges,
             reload_seconds=completion.reload_seconds,
         )
-        self._settle(session, Ending(State.SUCCEEDED, record=record))
+        self._settle(session, after_completion(lease, record))
 
     def fail(self, session: Session, failure: dispatch_pb2.RunFailure) -> None:
         """The executor could not finish the run."""

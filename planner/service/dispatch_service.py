@@ -14,6 +14,7 @@ from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.dispatch.roster import Roster
 from planner.dispatch.shutdown import Shutdown
 from planner.service.checks import check_acquire
+from planner.service.identity import caller
 from planner.service.models import ModelLookup
 from planner.service.names import generation_id, unknown_generation
 from planner.service.run_stream import first_attach, follow, plan_messages
@@ -48,6 +49,7 @@ class DispatchService(DispatchServiceServicer):
         self, request: dispatch_pb2.AcquireLeaseRequest, context: Any
     ) -> dispatch_pb2.AcquireLeaseResponse:
         check_acquire(request, self._settings.limits)
+        request.executor.name = caller().executor_name(request.executor.name)
         offer = self._models.offer(request.executor)
         lease = await self._dispatcher.acquire(request.executor, offer, request.wait_seconds)
         if lease is None:
@@ -69,7 +71,7 @@ class DispatchService(DispatchServiceServicer):
             executor=attach.executor[: self._settings.limits.name_bytes],
         )
         lease = self._dispatcher.held_lease(generation, attach.lease.epoch)
-        if lease.executor.name != attach.executor:
+        if lease.executor.name != caller().executor_name(attach.executor):
             raise stale()
         found = self._store.generation(generation)
         if found is None:

@@ -37,7 +37,7 @@ class ModelLookup:
 
     def find(self, name: str, field: str) -> Model:
         """The model of that name; INVALID_ARGUMENT at ``field`` where there is none."""
-        canonical = self._canonical(name)
+        canonical = self.canonical(name)
         for offer in self._roster.connected():
             if offer.offered.model == canonical:
                 return Model(canonical, offer.facts)
@@ -76,7 +76,7 @@ class ModelLookup:
                 [Violation("executor.component_configs", str(error))], ErrorReason.UNKNOWN_MODEL
             ) from None
         placement = placement_from_proto(executor.placement)
-        model = self._canonical(executor.model)
+        model = self.canonical(executor.model)
         offered = Requirement(
             model,
             facts.architecture,
@@ -98,7 +98,7 @@ class ModelLookup:
             _without_configs(executor),
         )
 
-    def _canonical(self, name: str) -> str:
+    def canonical(self, name: str) -> str:
         """One name for one directory, however a peer writes it."""
         directory = None if name in NAMED else self._directory(name)
         return name if directory is None else str(directory)

@@ -13,7 +13,7 @@ from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.dispatch.sessions import Session
 from planner.dispatch.shutdown import Shutdown
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
-from planner.store.values import StaleLeaseError
+from planner.store.values import StaleLeaseError, StorageFullError
 
 _STEPS_PER_BATCH = 256
 
@@ -130,3 +130,6 @@ async def _read(
                     raise invalid([Violation(other or "message", "has no place in this stream")])
         except StaleLeaseError:
             raise stale() from None
+        except StorageFullError:
+            dispatcher.storage_failed()
+            raise

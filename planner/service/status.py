@@ -60,6 +60,7 @@ class StatusBoard:
                 monitor_pb2.QueuedGeneration(
                     generation=f"generations/{work.generation}",
                     model=work.model,
+                    priority=work.priority,
                     waited_seconds=work.waited_seconds,
                 )
                 for work in overview.head

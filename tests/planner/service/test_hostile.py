@@ -105,6 +105,10 @@ def _set(message: Message, field: FieldDescriptor, dice: random.Random, depth: i
             value = dice.choice((0.0, -1.0, 0.1, float("nan"), float("inf"), 1e308))
         case FieldDescriptor.CPPTYPE_ENUM:
             value = dice.choice((0, 1, 3, 99))
+        case FieldDescriptor.CPPTYPE_INT32:
+            value = dice.choice((0, 1, -1, 101, 2**31 - 1, -(2**31)))
+        case FieldDescriptor.CPPTYPE_INT64:
+            value = dice.choice((0, 1, -1, 2**32, 2**62, 2**63 - 1, -(2**63)))
         case FieldDescriptor.CPPTYPE_UINT64:
             value = dice.choice((*ODD_NUMBERS, 2**63, 2**64 - 1))
         case _:

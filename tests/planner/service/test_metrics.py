@@ -152,7 +152,18 @@ async def test_a_taken_address_of_metrics_is_named(settings: Settings) -> None:
 
 def _lease(model: str) -> Lease:
     executor = executor_pb2.Executor(name="exec-1", model=model)
-    return Lease("g", 1, executor, 0.0, None, "key", "plan", 0, 1)
+    return Lease(
+        generation="g",
+        epoch=1,
+        executor=executor,
+        expires_at=0.0,
+        cancel_code=None,
+        cancel_reason=None,
+        requirement="key",
+        plan_id="plan",
+        steps_done=0,
+        step_count=1,
+    )
 
 
 def _program() -> plan_pb2.Program:

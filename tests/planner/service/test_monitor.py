@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -19,7 +20,7 @@ from planner.service.server import Planner, Settings
 from planner.service.status import StatusBoard
 from planner.store.sqlite import SqliteStore
 from planner.store.values import Needs, NewGeneration
-from tests.planner.service.peers import MODEL, Client, Executor, asking, refused
+from tests.planner.service.peers import MODEL, Client, Executor, asking, create_request, refused
 
 
 def _watch(client: Client, **fields: object) -> grpc.aio.UnaryStreamCall:
@@ -47,8 +48,11 @@ async def test_a_status_shows_queue_executors_and_the_step_that_a_run_has_reache
         run = await busy.attach(await acquiring)
         await run.attached()
         await run.report(0, 3)
-        first = await client.create(queue=True, model="black-forest-labs/FLUX.1-schnell")
-        second = await client.create(queue=True, model="black-forest-labs/FLUX.1-schnell")
+        other: dict[str, Any] = {"queue": True, "model": "black-forest-labs/FLUX.1-schnell"}
+        second = await client.create(**other)
+        urgent = create_request(**other)
+        urgent.priority = 5
+        first = (await client.generations.CreateGeneration(urgent)).generation
         async with asking(idle):
             await asyncio.sleep(0.1)
             status = await _status(client)
@@ -57,6 +61,7 @@ async def test_a_status_shows_queue_executors_and_the_step_that_a_run_has_reache
     assert (empty.queued, empty.running, len(empty.executors)) == (0, 0, 1)
     assert (status.queued, status.running) == (2, 1)
     assert [each.generation for each in status.queue] == [first.name, second.name]
+    assert [each.priority for each in status.queue] == [5, 0]
     assert status.queue[0].model == "black-forest-labs/FLUX.1-schnell"
     assert status.oldest_queued_seconds >= status.queue[1].waited_seconds > 0
     assert [each.executor.name for each in status.executors] == ["a", "b"]

@@ -40,7 +40,18 @@ def traces(exported: Any) -> Traces:
 
 def _lease(epoch: int) -> Lease:
     executor = executor_pb2.Executor(name=f"exec-{epoch}")
-    return Lease("g", epoch, executor, 0.0, None, "key", "plan", 0, 1)
+    return Lease(
+        generation="g",
+        epoch=epoch,
+        executor=executor,
+        expires_at=0.0,
+        cancel_code=None,
+        cancel_reason=None,
+        requirement="key",
+        plan_id="plan",
+        steps_done=0,
+        step_count=1,
+    )
 
 
 def _failed() -> Ending:
