@@ -107,3 +107,19 @@ def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
         taken |= cells
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
+
+
+EVENT = re.compile(r"\.(?:info|warning|error|exception)\(\s*f?\"([a-z_]+)")
+
+
+def test_the_manual_lists_every_event_that_is_logged() -> None:
+    logged = {
+        event
+        for package in ("planner", "executor")
+        for path in (REPOSITORY / package).rglob("*.py")
+        for event in EVENT.findall(path.read_text())
+    }
+    assert {"lease_granted", "run_started"} <= logged
+    listed = set(re.findall(r"`([a-z_]+)`", MANUAL))
+    unlisted = {e for e in logged if not any(name.startswith(e) for name in listed)}
+    assert unlisted == set()
