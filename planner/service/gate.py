@@ -99,7 +99,7 @@ def _proof(context: Any) -> tuple[_Proof, str]:
         return partial(_of_token, _bearer(given)), "the token"
     names = _certificate_names(context)
     if names:
-        return partial(_of_certificate, names), "the certificate"
+        return partial(_of_certificate, names), "no token came, and the certificate"
     text = "a token is needed: authorization: Bearer TOKEN"
     raise _unauthenticated(ErrorReason.CREDENTIALS_MISSING, text)
 
