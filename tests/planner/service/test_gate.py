@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2, planner_pb2
 from google.protobuf.descriptor import MethodDescriptor
@@ -22,6 +24,7 @@ from planner.service import gate
 from planner.service.boundary import Boundary
 from planner.service.gate import ROLES, Gate
 from planner.service.identity import Role
+from planner.service.logs import configure_logs
 from planner.service.server import Planner, Settings
 from planner.settings import Limits
 from tests.planner.service.credentials import TOKENS, entry, token, with_tokens
@@ -100,6 +103,31 @@ async def test_nobody_else_gets_as_far_as_the_message(
             refusal = await answer(client, method, metadata=metadata)
             assert refusal.code is UNAUTHENTICATED
             assert [(i.reason, i.domain) for i in refusal.infos] == [(reason, "ditplan")]
+
+
+async def test_a_refusal_is_logged_with_who_was_refused_and_without_the_token(
+    guarded: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs()
+    try:
+        async with Planner(guarded) as planner:
+            for name in ("ranks", "nobody"):
+                async with Client(planner.address, token(name)) as client:
+                    await answer(client, METHODS[0])
+    finally:
+        structlog.reset_defaults()
+    text = capfd.readouterr().err
+    wrong, unknown = [
+        entry
+        for entry in map(json.loads, filter(None, text.splitlines()))
+        if entry["event"] == "call_refused"
+    ]
+    assert (wrong["reason"], wrong["caller"]) == ("WRONG_ROLE", "ranks")
+    assert unknown["reason"] == "CREDENTIALS_UNKNOWN"
+    assert unknown["peer"].startswith("ipv4:127.0.0.1:")
+    assert "caller" not in unknown
+    assert token("ranks") not in text
+    assert token("nobody") not in text
 
 
 @pytest.mark.parametrize(
