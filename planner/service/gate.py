@@ -44,7 +44,14 @@ class Gate:
     @contextmanager
     def admitted(self, method: str, context: Any, *, streams: bool) -> Iterator[None]:
         """Binds who calls; CallRefused where they may not, or have too many streams open."""
-        identity = self._authenticated(context)
+        try:
+            identity = self._authenticated(context)
+        except CallRefused:
+            structlog.contextvars.bind_contextvars(peer=context.peer())
+            raise
+        if identity.name:
+            # To the end of the call, whose refusal is logged outside of this.
+            structlog.contextvars.bind_contextvars(caller=identity.name)
         service = method.split("/")[1]
         if identity.roles.isdisjoint(ROLES.get(service, ())):
             roles = ", ".join(sorted(role.value for role in identity.roles))
@@ -53,8 +60,7 @@ class Gate:
                 ErrorReason.WRONG_ROLE,
                 f"{identity.name} is {roles}, which may not call {service}",
             )
-        bound = {"caller": identity.name} if identity.name else {}
-        with structlog.contextvars.bound_contextvars(**bound), called_by(identity):
+        with called_by(identity):
             if not streams:
                 yield
                 return
@@ -99,7 +105,7 @@ def _proof(context: Any) -> tuple[_Proof, str]:
         return partial(_of_token, _bearer(given)), "the token"
     names = _certificate_names(context)
     if names:
-        return partial(_of_certificate, names), "the certificate"
+        return partial(_of_certificate, names), "no token came, and the certificate"
     text = "a token is needed: authorization: Bearer TOKEN"
     raise _unauthenticated(ErrorReason.CREDENTIALS_MISSING, text)
 

@@ -148,7 +148,7 @@ class Planner:
                 ("grpc.keepalive_permit_without_calls", 1),
                 # Peers that vanished without a word, or stopped, hold nothing for longer.
                 ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.ping_timeout_ms", 15_000),
             ),
         )
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
