@@ -61,7 +61,7 @@ _ANSWER_SECONDS = 10.0
 @executor_options
 @click.option("--planner", metavar="HOST:PORT", help="Use this service instead of a local one.")
 @connection_options
-@click.option("--out", type=_FILE, help="[default: image.png, or video.mp4 for a film]")
+@click.option("--out", type=_FILE, help="*.webp: as WebP.  [default: image.png, or video.mp4]")
 @click.option("--save-latents", type=_FILE, help="Keep the final latents (safetensors, fp32).")
 @click.option("--record", type=_FILE, help="Keep the record of what was executed (JSON).")
 def generate(
@@ -118,6 +118,7 @@ def generate(
         negative_prompt=negative_prompt,
         images=image,
         save_latents=save_latents is not None,
+        image_format=None if out is None else _image_format(out),
     )
     name = config_name(config)
     local = None if planner is not None else _check(spec, name, num_gpus or 1)
@@ -133,7 +134,7 @@ def generate(
     except LocalServiceError as error:
         fail(str(error))
     document = record_document(finished)
-    made = next(name for name in ("video.mp4", "image.png") if name in artifacts)
+    made = next(name for name in ("video.mp4", "image.png", "image.webp") if name in artifacts)
     out = out or Path(made)
     if out.suffix.lower() != Path(made).suffix:
         click.echo(f"warning: {out} holds {Path(made).suffix[1:].upper()} data", err=True)
@@ -149,6 +150,13 @@ def generate(
         f"{len(document['steps'])} steps computed, {document['denoise_seconds']:.2f} s denoising, "
         f"{reload}plan {finished.plan.plan_id[:12]}"
     )
+
+
+def _image_format(out: Path) -> generation_pb2.ImageFormat.ValueType:
+    """The one that a file's name asks for; else the service's own."""
+    if out.suffix.lower() == ".webp":
+        return generation_pb2.IMAGE_FORMAT_WEBP
+    return generation_pb2.IMAGE_FORMAT_UNSPECIFIED
 
 
 def _run(

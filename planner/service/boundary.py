@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -19,8 +19,10 @@ from planner.errors import (
     internal,
     invalid,
     status_of,
+    storage_full,
 )
 from planner.service.gate import Gate
+from planner.store.values import StorageFullError
 
 _REQUEST_ID = "x-request-id"
 _MAX_REQUEST_ID = 128
@@ -186,7 +188,8 @@ async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
     bound = {"request_id": request_id} if request_id else {}
     with structlog.contextvars.bound_contextvars(**bound):
         try:
-            yield
+            with _storage_refusals():
+                yield
         except CallRefused as refused:
             log.info(
                 "call_refused",
@@ -200,6 +203,14 @@ async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
         except Exception:
             log.exception("call_failed", method=method)
             await _abort(context, internal())
+
+
+@contextmanager
+def _storage_refusals() -> Iterator[None]:
+    try:
+        yield
+    except StorageFullError as full:
+        raise storage_full(str(full)) from full
 
 
 async def _abort(context: Any, refused: CallRefused) -> None:

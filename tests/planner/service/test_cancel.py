@@ -113,20 +113,18 @@ async def test_a_run_that_was_faster_than_its_cancel_succeeds(settings: Settings
     assert ended.state == generation_pb2.GENERATION_STATE_SUCCEEDED
 
 
-@pytest.mark.parametrize("way", ["cancel", "deadline", "disconnect"])
+@pytest.mark.parametrize("way", ["cancel", "disconnect"])
 async def test_ending_the_generate_call_cancels_its_work(settings: Settings, way: str) -> None:
     async with Planner(settings) as planner, Client(planner.address) as watcher:
         async with Client(planner.address) as client:
             request = generation_pb2.GenerateRequest(
                 request_id="mine", spec=spec(), queue_without_executor=True
             )
-            call = client.generations.Generate(request, timeout=0.5 if way == "deadline" else None)
+            call = client.generations.Generate(request)
             planned = (await call.read()).event
             assert (await call.read()).event.WhichOneof("event") == "queued"
             if way == "cancel":
                 call.cancel()
-            elif way == "deadline":
-                assert await call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         ended = await watcher.ended(planned.generation)
     assert ended.state == CANCELLED
 

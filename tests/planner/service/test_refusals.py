@@ -326,7 +326,7 @@ async def test_pages_go_from_the_newest_to_the_oldest(settings: Settings) -> Non
             token = page.next_page_token
         assert listed == created[::-1]
         assert token == ""
-        for bad in ("0", "-1", "x", "1" * 19, "١", " 1", "1\n"):
+        for bad in ("0", "-1", "x", "1" * 19, "١", " 1", "1\n", "1", f"0-{'0' * 16}"):
             request = generation_pb2.ListGenerationsRequest(page_token=bad)
             refusal = await refused(client.generations.ListGenerations(request))
             assert refusal.code == INVALID
