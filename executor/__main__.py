@@ -11,6 +11,8 @@ import sys
 from typing import NoReturn
 
 import click
+from ditplan.connection import Connection, ConnectionOptionsError, is_local
+from ditplan.connection_options import connection_options
 from ditplan.v1 import plan_pb2
 
 from executor.agent.options import SIZES, PlanFile, boolean
@@ -20,6 +22,7 @@ from executor.runtime.seat import LAUNCHER_RUN, NoSeatError, Seat, end_with_laun
 # The exit statuses beside 0.
 FAILED = 1
 MISUSE = 2
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +54,7 @@ MISUSE = 2
     default="127.0.0.1:0",
     show_default=True,
     metavar="HOST:PORT",
-    help="For health checks and questions about this executor.",
+    help="For health checks; on this machine, or with --insecure, for questions about it, too.",
 )
 @click.option(
     "--drain-seconds",
@@ -97,6 +100,15 @@ MISUSE = 2
     metavar="WIDTHxHEIGHT[xFRAMES],...",
     help="The sizes of --warmup.",
 )
+@connection_options
+@click.option(
+    "--metrics-listen",
+    default="",
+    metavar="HOST:PORT",
+    help="Where Prometheus finds metrics, over plain HTTP.  [default: nowhere]",
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+@click.option("--log-prompts", is_flag=True, help="Log the prompts of runs.")
 @click.option("--verbose", is_flag=True, help="Log every layer that is quantized or is not.")
 @click.option(
     "--rank-timeout",
@@ -130,6 +142,10 @@ def main(
     vae_cpu_offload: bool,
     warmup: bool,
     warmup_resolutions: tuple[Size, ...] | None,
+    connection: Connection,
+    metrics_listen: str,
+    log_level: str,
+    log_prompts: bool,
     verbose: bool,
     rank_timeout: float,
 ) -> None:
@@ -140,6 +156,8 @@ def main(
     """
     _require_address("--planner", planner)
     _require_address("--listen", listen)
+    if metrics_listen:
+        _require_address("--metrics-listen", metrics_listen)
     if plan is not None and (tp_size is not None or extra_parallel_modules is not None):
         raise click.UsageError("--plan says what --tp-size and --extra-parallel-modules say")
     if warmup != bool(warmup_resolutions) or (warmup and plan is None):
@@ -148,6 +166,8 @@ def main(
     end_with_launcher()
     tp_size = tp_size or (plan.topology.tp_size if plan else 0) or 1
     seat = _seat(group_size, tp_size)
+    if seat.rank == 0:
+        _require_connection(connection, planner)
     if plan is not None and plan.topology.world_size != seat.size:
         raise click.BadParameter(
             f"it is for {plan.topology.world_size} ranks, the executor has {seat.size}",
@@ -164,7 +184,7 @@ def main(
     # Only now, so that --help and misuse answer at once.
     from executor.agent.logs import configure
 
-    configure()
+    configure(level=log_level)
     settings = Settings(
         planner=planner,
         model=model,
@@ -191,30 +211,42 @@ def main(
         variant=variant,
         lora=lora,
         lora_scale=1.0 if lora_scale is None else lora_scale,
+        connection=connection,
+        log_prompts=log_prompts,
     )
     if seat.rank == 0:
-        _lead(settings, _address_of(seat, listen), drain_seconds)
+        metrics_listen = metrics_listen and _address_of(seat, metrics_listen)
+        _lead(settings, _address_of(seat, listen), metrics_listen, drain_seconds)
     else:
         _follow(settings)
 
 
-def _lead(settings: Settings, listen: str, drain_seconds: float) -> NoReturn:
+def _lead(settings: Settings, listen: str, metrics_listen: str, drain_seconds: float) -> NoReturn:
     """Serves until a drain; ends the process, with whatever threads are stuck in it."""
     import structlog
+    from ditplan.metrics_port import CannotListenError as CannotListenForMetricsError
 
     from executor.agent.server import CannotListenError, ExecutorServer
     from executor.agent.shutdown import Shutdown
+    from executor.agent.telemetry import Telemetry
 
+    try:
+        telemetry = Telemetry(settings, metrics_listen)
+    except CannotListenForMetricsError as error:
+        raise click.BadParameter(str(error), param_hint="--metrics-listen") from None
     server = ExecutorServer()
     status = 0
     with Shutdown(drain_seconds) as shutdown:
         try:
-            port = server.start(listen)
+            private = is_local(listen) or settings.connection.insecure
+            port = server.start(listen, health_only=not private)
         except CannotListenError as error:
             raise click.BadParameter(str(error), param_hint="--listen") from None
         address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
         log = structlog.get_logger("executor")
         log.info("listening", executor=settings.name, address=address)
+        for file in settings.connection.exposed():
+            log.warning("secret_exposed", file=str(file), reason="everyone here can read it")
 
         from executor.agent.dialer import RefusedByPlannerError
         from executor.agent.serve import serve
@@ -222,7 +254,8 @@ def _lead(settings: Settings, listen: str, drain_seconds: float) -> NoReturn:
         from executor.runtime.failures import ExecutorFailedError
 
         try:
-            serve(settings, server, shutdown)
+            with telemetry:
+                serve(settings, server, shutdown, telemetry.facts)
         except PlacementError as error:
             status = _say(error, MISUSE)
         except (RefusedByPlannerError, ExecutorFailedError) as error:
@@ -257,6 +290,14 @@ def _require_address(option: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise click.BadParameter(f"{address!r} is not HOST:PORT", param_hint=option)
+
+
+def _require_connection(connection: Connection, planner: str) -> None:
+    """Said before the model is loaded."""
+    try:
+        connection.open(planner).close()
+    except ConnectionOptionsError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _require_name_of_adapted(

@@ -17,6 +17,8 @@ from planner.diagnostics import Diagnostic, Severity
 DOMAIN = "ditplan"
 DETAILS_KEY = "grpc-status-details-bin"
 
+# Space comes back with what is forgotten, or with an operator.
+_STORAGE_RETRY_SECONDS = 10.0
 # Clients accept 8 KiB of trailers by default, and bytes travel in base64.
 _MAX_MESSAGE = 600
 _MAX_FAULTS = 3600
@@ -40,7 +42,14 @@ class ErrorReason(Enum):
     OFFSET_OUT_OF_RANGE = "OFFSET_OUT_OF_RANGE"
     STALE_LEASE = "STALE_LEASE"
     INVALID_REPORT = "INVALID_REPORT"
+    STORAGE_FULL = "STORAGE_FULL"
     ANSWER_FULL = "ANSWER_FULL"
+    CREDENTIALS_MISSING = "CREDENTIALS_MISSING"
+    CREDENTIALS_UNKNOWN = "CREDENTIALS_UNKNOWN"
+    CREDENTIALS_EXPIRED = "CREDENTIALS_EXPIRED"
+    WRONG_ROLE = "WRONG_ROLE"
+    TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
+    STREAM_STALLED = "STREAM_STALLED"
     STOPPING = "STOPPING"
     INTERNAL = "INTERNAL"
 
@@ -99,6 +108,16 @@ def invalid(
 def invalid_config(diagnostics: Sequence[Diagnostic]) -> CallRefused:
     """INVALID_ARGUMENT with every error among the diagnostics, of which there is one."""
     return invalid(violations_of(diagnostics), ErrorReason.INVALID_CONFIG, diagnostics)
+
+
+def storage_full(why: str) -> CallRefused:
+    """RESOURCE_EXHAUSTED for what cannot be stored now."""
+    return CallRefused(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ErrorReason.STORAGE_FULL,
+        f"the planner's storage is full: {why}",
+        retry_seconds=_STORAGE_RETRY_SECONDS,
+    )
 
 
 def internal() -> CallRefused:

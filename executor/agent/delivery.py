@@ -18,7 +18,7 @@ FIRST_RETRY_SECONDS = 0.1
 MOST_RETRY_SECONDS = 2.0
 # How often the deadline is looked at again, since a shutdown brings it forward.
 POLL_SECONDS = 0.2
-# A file that is too large now is too large later.
+# A file that is too large now is too large later; a disk that is full says when to try again.
 WORTH_RETRYING = TRANSIENT - {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
@@ -64,12 +64,13 @@ class Delivery:
         while not self._leased.lost and self._seconds_left() > 0:
             requests = upload_requests(self._leased.lease, file)
             try:
-                self._leased.stub.UploadArtifact(requests, timeout=self._seconds_left())
+                response = self._leased.stub.UploadArtifact(requests, timeout=self._seconds_left())
+                if response.artifact.sha256 == file.sha256:
+                    return True
+                self._log.warning("artifact_damaged", artifact=file.name)
             except grpc.RpcError as error:
                 self._judge(file, Status.of(error))
-                self._leased.wait_over(min(backoff.next(), self._seconds_left()))
-            else:
-                return True
+            self._leased.wait_over(min(backoff.next(), self._seconds_left()))
         self._log.error("artifact_not_delivered", artifact=file.name)
         return False
 
@@ -77,7 +78,7 @@ class Delivery:
         """Returns where the upload is worth another try."""
         if status.code is grpc.StatusCode.ABORTED:
             self._leased.lose(str(status))
-        elif status.code not in WORTH_RETRYING:
+        elif status.code not in WORTH_RETRYING and not status.retry_later:
             raise RejectedArtifactError(
                 status.code, f"{file.name} was not stored: {status.details}"
             )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.dialer import Dialer
+from executor.agent.facts import Facts, ModelLoaded
 from executor.agent.runner import Runner
 from executor.agent.server import ExecutorServer
 from executor.agent.settings import Settings
@@ -16,6 +18,8 @@ from executor.agent.shutdown import Shutdown
 from executor.agent.warm_up import warm_up
 from executor.codec_placement import executor_to_proto, layers_to_proto, requirements_from_proto
 from executor.placement.errors import PlacementError
+from executor.placement.load import LoadedPipeline
+from executor.placement.placement import Placement
 from executor.placement.requirements import differences
 from executor.runtime.held import Held
 from executor.runtime.leader import Leader
@@ -23,8 +27,10 @@ from executor.runtime.one_rank import OneRank
 from executor.runtime.ranks import Ranks
 
 
-def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> None:
+def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown, facts: Facts) -> None:
     """Loads the model and runs what the planner leases until a shutdown is requested.
+
+    ``facts`` are told of what it does.
 
     Raises:
         PlacementError: the model cannot be loaded.
@@ -41,12 +47,14 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
         if stop.is_set():
             server.not_ready()
 
-    with _ranks(settings, log, on_failed=stop.set) as ranks:
+    with _ranks(settings, log, facts, on_failed=stop.set) as ranks:
         _require_fit(settings, ranks)
         dialer = Dialer(
             settings.planner,
+            settings.connection,
             stop=stop,
             log=log,
+            facts=facts,
             # Not before: who waits for readiness may send work right after.
             on_answer=ready,
         )
@@ -74,6 +82,8 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
             on_begin=server.begin,
             reloading=reloading if settings.allow_reload else None,
             log=log,
+            facts=facts,
+            log_prompts=settings.log_prompts,
         )
         announce()
         shutdown.serving(on_drain=drain)
@@ -99,12 +109,26 @@ def _require_fit(settings: Settings, ranks: Ranks) -> None:
 
 @contextmanager
 def _ranks(
-    settings: Settings, log: FilteringBoundLogger, on_failed: Callable[[], None]
+    settings: Settings, log: FilteringBoundLogger, facts: Facts, on_failed: Callable[[], None]
 ) -> Iterator[Ranks]:
     """The ranks, all of which hold the model."""
 
+    def load(placement: Placement) -> LoadedPipeline:
+        began = time.monotonic()
+        loaded = settings.load(placement, log)
+        facts.tell(
+            ModelLoaded(
+                time.monotonic() - began,
+                loaded.served_name,
+                loaded.device_name,
+                loaded.dtype,
+                str(loaded.quantization) or "none",
+            )
+        )
+        return loaded
+
     def held() -> Held:
-        return Held(lambda placement: settings.load(placement, log), settings.placement())
+        return Held(load, settings.placement())
 
     if settings.seat.size == 1:
         yield OneRank(held())

@@ -9,6 +9,9 @@ from ditplan.v1 import generation_pb2
 
 from planner.store.values import Ending, Lease, State
 
+CANCELLED = grpc.StatusCode.CANCELLED.name
+DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.name
+
 
 @dataclass(frozen=True, slots=True)
 class QueueAgain:
@@ -19,7 +22,7 @@ def after_loss(lease: Lease, *, max_attempts: int, another_executor: bool) -> Qu
     """The executor is gone without a word."""
     lost = f"executor {lease.executor.name} was lost at step {lease.steps_done}"
     if lease.cancel_reason is not None:
-        return cancelled(lease.cancel_reason, lease.steps_done)
+        return stopped(lease, lease.cancel_reason)
     if not another_executor:
         why = "no other connected executor can take the work"
     elif lease.epoch >= max_attempts:
@@ -35,11 +38,28 @@ def after_failure(
 ) -> QueueAgain | Ending:
     """The executor reported that it could not finish the run."""
     if lease.cancel_reason is not None:
-        return cancelled(lease.cancel_reason, lease.steps_done)
+        return stopped(lease, lease.cancel_reason)
     known = code if code in grpc.StatusCode.__members__ and code != "OK" else "INTERNAL"
     if retryable and lease.epoch < max_attempts:
         return QueueAgain(f"executor {lease.executor.name} gave up: {message}")
     return failed(known, message, lease.steps_done)
+
+
+def after_completion(lease: Lease, record: generation_pb2.Record) -> Ending:
+    """The executor finished the run: in vain where its deadline had passed before."""
+    if lease.cancel_reason is not None and lease.cancel_code == DEADLINE_EXCEEDED:
+        return stopped(lease, lease.cancel_reason)
+    return Ending(State.SUCCEEDED, record=record)
+
+
+def stopped(lease: Lease, reason: str) -> Ending:
+    """The executor was told to stop, and has."""
+    return ended(lease.cancel_code or CANCELLED, reason, lease.steps_done)
+
+
+def ended(code: str, reason: str, step: int | None = None) -> Ending:
+    """CANCELLED by a client, or FAILED with DEADLINE_EXCEEDED."""
+    return cancelled(reason, step) if code == CANCELLED else failed(code, reason, step)
 
 
 def failed(code: str, message: str, step: int | None = None) -> Ending:
@@ -48,5 +68,5 @@ def failed(code: str, message: str, step: int | None = None) -> Ending:
 
 
 def cancelled(reason: str, step: int | None = None) -> Ending:
-    failure = generation_pb2.Failure(code=grpc.StatusCode.CANCELLED.name, message=reason, step=step)
+    failure = generation_pb2.Failure(code=CANCELLED, message=reason, step=step)
     return Ending(State.CANCELLED, failure=failure)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 
-import grpc
 import structlog
 
-from planner.dispatch.attempts import QueueAgain, after_loss, cancelled, failed
+from planner.dispatch.attempts import (
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    QueueAgain,
+    after_loss,
+    ended,
+    failed,
+)
 from planner.dispatch.differences import could_reload
+from planner.dispatch.facts import Ended, Facts, Lost, QueuedAgain
 from planner.dispatch.notices import Notices, wait
 from planner.dispatch.requirements import Requirements
 from planner.dispatch.roster import Roster
@@ -17,7 +24,7 @@ from planner.dispatch.sessions import Sessions
 from planner.settings import Limits, Timing
 from planner.store.artifacts import ArtifactFiles
 from planner.store.interface import Store
-from planner.store.values import Ending, Lease, State
+from planner.store.values import Ending, Lease, State, StorageFullError
 
 _STORE_FAILURE_PAUSE = 1.0
 ANY_WORK = "any work"
@@ -37,6 +44,7 @@ class Settlement:
         requirements: Requirements,
         timing: Timing,
         limits: Limits,
+        facts: Facts,
     ) -> None:
         self._store = store
         self._files = files
@@ -46,22 +54,32 @@ class Settlement:
         self._requirements = requirements
         self._timing = timing
         self._limits = limits
+        self._facts = facts
         self._deadlines_changed = asyncio.Event()
+        self._given_up: dict[str, tuple[str, str]] = {}
+        self._stalled = False
 
     def adopt_leases(self) -> None:
         """Gives the executors of an earlier planner their time to attach to this one."""
-        self._store.extend_all(time.time() + self._timing.attach_window)
+        self._stalled = True
 
     async def keep_deadlines(self) -> None:
         """Acts on leases that expire and on work that waited too long, until cancelled."""
         while True:
             self._deadlines_changed.clear()
             try:
+                if self._stalled:
+                    self._store.extend_all(time.time() + self._timing.attach_window)
+                    self._stalled = False
                 self._act_on_deadlines()
                 deadline = self._store.next_deadline()
-            except Exception:
-                # The store may be out of disk for a while; whatever is due stays due.
-                log.exception("deadlines_failed")
+            except Exception as error:
+                # Whatever is due stays due.
+                if isinstance(error, StorageFullError):
+                    log.warning("storage_full", error=str(error))
+                    self._stalled = True
+                else:
+                    log.exception("deadlines_failed")
                 await asyncio.sleep(_STORE_FAILURE_PAUSE)
                 continue
             pause = None if deadline is None else max(deadline - time.time(), 0.0)
@@ -70,6 +88,11 @@ class Settlement:
     def deadlines_changed(self) -> None:
         """Something may now be due sooner than it was."""
         self._deadlines_changed.set()
+
+    def storage_failed(self) -> None:
+        """Leases could not be kept, through no fault of their holders, who get their time again."""
+        self._stalled = True
+        self.deadlines_changed()
 
     def work_arrived(self, requirement: str) -> None:
         """Wakes the executors that could take it."""
@@ -85,14 +108,16 @@ class Settlement:
             self._files.discard_others(lease.generation, None, ())
             self.work_arrived(lease.requirement)
             lease_log(lease).info("generation_queued_again", reason=outcome.reason)
+            self._facts.tell(QueuedAgain(lease, outcome.reason))
         else:
             self._store.end_leased(lease, outcome)
             self._tidy(lease)
             self._log_end(lease_log(lease), outcome)
+            self._facts.tell(Ended(lease.generation, outcome, lease))
         self._notices.notify(lease.generation)
 
-    def lost(self, lease: Lease) -> None:
-        """The executor of a lease is gone without a word."""
+    def lost(self, lease: Lease, cause: str) -> None:
+        """The executor of a lease is gone without a word; ``cause`` as in `facts.Lost`."""
         name = lease.executor.name
         needed = self._requirements.of(lease.requirement)
         another = any(
@@ -100,33 +125,51 @@ class Settlement:
             and (offer.executor != name or self._roster.is_asking(name))
             for offer in self._roster.connected()
         )
-        lease_log(lease).warning("lease_lost", epoch=lease.epoch, step=lease.steps_done)
+        lease_log(lease).warning(
+            "lease_lost", epoch=lease.epoch, step=lease.steps_done, cause=cause
+        )
+        self._facts.tell(Lost(lease, cause))
         attempts = self._limits.attempts
         self.conclude(lease, after_loss(lease, max_attempts=attempts, another_executor=another))
         self._sessions.fence(lease.generation)
 
     def cancel(self, generation: str, reason: str) -> None:
         """Ends queued work now and running work within a step; ended work stays as it is."""
-        if self._end_queued(generation, cancelled(reason)):
+        self._stop(generation, CANCELLED, reason)
+
+    def give_up(self, generation: str, reason: str, *, expired: bool) -> None:
+        """As `cancel`, or as a deadline that has passed, once the store can write."""
+        code = DEADLINE_EXCEEDED if expired else CANCELLED
+        self._given_up.setdefault(generation, (code, reason))
+        self.deadlines_changed()
+
+    def _stop(self, generation: str, code: str, reason: str) -> None:
+        if self._end_queued(generation, ended(code, reason)):
             return
         expires_at = time.time() + self._timing.cancel_window
-        if self._store.request_cancel(generation, reason, expires_at):
-            log.info("cancel_requested", generation=generation)
+        if self._store.request_stop(generation, code, reason, expires_at):
+            log.info("stop_requested", generation=generation, code=code)
             self.deadlines_changed()
             self._sessions.cancel(generation, reason)
 
     def _act_on_deadlines(self) -> None:
+        for generation, (code, reason) in list(self._given_up.items()):
+            self._stop(generation, code, reason)
+            del self._given_up[generation]
+        for generation in self._store.expired(time.time()):
+            self._stop(generation, DEADLINE_EXCEEDED, "the deadline of the request has passed")
         for lease in self._store.expired_leases(time.time()):
-            self.lost(lease)
+            self.lost(lease, "expired")
         waited = f"no executor took the work within {self._timing.max_queue_seconds:g} s"
         for generation in self._store.overdue(time.time()):
-            self._end_queued(generation, failed(grpc.StatusCode.DEADLINE_EXCEEDED.name, waited))
+            self._end_queued(generation, failed(DEADLINE_EXCEEDED, waited))
 
     def _end_queued(self, generation: str, ending: Ending) -> bool:
         if not self._store.end_queued(generation, ending):
             return False
         self._notices.notify(generation)
         self._log_end(log.bind(generation=generation), ending)
+        self._facts.tell(Ended(generation, ending, None))
         return True
 
     def _tidy(self, lease: Lease) -> None:

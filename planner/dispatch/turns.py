@@ -18,13 +18,13 @@ def next_work(
     patience: float,
     held_seconds: float,
 ) -> Waiting | None:
-    """The oldest work that meets what the executor holds; without any, what it would reload for.
+    """The next work that meets what the executor holds; without any, what it would reload for.
 
     ``others`` are the other connected executors, busy or not: work that one of them could do as it
     is waits for that one. Once work to reload for has waited for ``patience`` seconds, and the
-    executor has held what it holds for as long, age alone decides: the one bound keeps a placement
-    from being forgotten, the other keeps an executor from doing little but reload where the queues
-    of several placements are long.
+    executor has held what it holds for as long, the turn alone decides: the one bound keeps a
+    placement from being forgotten, the other keeps an executor from doing little but reload where
+    the queues of several placements are long.
     """
     own = [each for each in waiting if each.key in offer.keys]
     elsewhere = [
@@ -35,8 +35,8 @@ def next_work(
         and could_reload(requirement_of(each.key), offer)
     ]
     overdue = [each for each in elsewhere if each.seconds >= patience <= held_seconds]
-    return _oldest([*own, *overdue] or elsewhere)
+    return _next([*own, *overdue] or elsewhere)
 
 
-def _oldest(waiting: Sequence[Waiting]) -> Waiting | None:
-    return min(waiting, key=lambda each: each.number, default=None)
+def _next(waiting: Sequence[Waiting]) -> Waiting | None:
+    return min(waiting, key=lambda each: (each.turn, each.number), default=None)

@@ -47,6 +47,15 @@ def record_document(generation: generation_pb2.Generation) -> dict[str, Any]:
         "total_seconds": record.total_seconds,
         "reload_seconds": record.reload_seconds,
         "cache_bytes": list(record.cache_bytes),
+        "artifacts": [
+            {
+                "name": each.name,
+                "media_type": each.media_type,
+                "size_bytes": each.size_bytes,
+                "sha256": each.sha256,
+            }
+            for each in generation.artifacts
+        ],
         "exchanges": [
             {
                 "collective": each.collective,

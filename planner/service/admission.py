@@ -55,6 +55,8 @@ def admit(spec: generation_pb2.GenerationSpec, model: Model, offers: list[Offer]
     faults = list(count_faults(len(spec.images), model.facts))
     if spec.HasField("fps") and model.facts.defaults.num_frames is None:
         faults.append(Violation("spec.fps", "this model makes pictures, not films"))
+    if spec.image_format and model.facts.defaults.num_frames is not None:
+        faults.append(Violation("spec.image_format", "this model makes films, which are MP4"))
     if faults:
         raise invalid(faults)
     serving = [offer for offer in offers if offer.offered.model == model.name]

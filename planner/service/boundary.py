@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -14,25 +14,35 @@ from google.protobuf.message import DecodeError
 from planner.errors import (
     DETAILS_KEY,
     CallRefused,
+    ErrorReason,
     Violation,
     internal,
     invalid,
     status_of,
+    storage_full,
 )
+from planner.service.gate import Gate
+from planner.store.values import StorageFullError
 
 _REQUEST_ID = "x-request-id"
 _MAX_REQUEST_ID = 128
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+_REFLECTION = "/grpc.reflection."
+_ABORT_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Parses requests, binds the caller's request id to the logs, and turns exceptions to statuses.
+    """Admits calls, parses requests, binds what logs name, and turns exceptions to statuses.
 
     Parsing happens here because gRPC itself answers bytes that are no message with UNKNOWN.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate, stalled_seconds: float) -> None:
+        self._gate = gate
+        self._stalled_seconds = stalled_seconds
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def drained(self, seconds: float) -> None:
@@ -52,26 +62,45 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith("/ditplan."):
+        if handler is None or method == _HEALTH_CHECK:
             return handler
         known: Any = handler
-        make = _HANDLERS[known.request_streaming, known.response_streaming]
-        guarded: grpc.RpcMethodHandler[Any, Any] = make(
-            self._guarded(known, method),
+        if method == _HEALTH_WATCH:
+            return grpc.unary_stream_rpc_method_handler(
+                self._counted(known, method),
+                request_deserializer=known.request_deserializer,
+                response_serializer=known.response_serializer,
+            )
+        # With identities a stream of requests even where there is one: gRPC would wait for that one
+        # for ever, and before anyone has looked at who calls. It takes a sixth more time.
+        as_stream = known.request_streaming or self._gate.asks_who_calls
+        guarded: grpc.RpcMethodHandler[Any, Any] = _HANDLERS[as_stream, known.response_streaming](
+            self._guarded(known, method, as_stream=as_stream),
             request_deserializer=None,
             response_serializer=known.response_serializer,
         )
         return guarded
 
-    def _guarded(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
+    def _counted(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[None]]:
+        async def behaviour(request: Any, context: Any) -> None:
+            async with _refusals(method, context):
+                with self._gate.counted(_HEALTH_WATCH):
+                    await handler.unary_stream(request, context)
+
+        return behaviour
+
+    def _guarded(
+        self, handler: Any, method: str, *, as_stream: bool
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
         inner = (
             handler.unary_unary
             or handler.unary_stream
             or handler.stream_unary
             or handler.stream_stream
         )
-        parse = _parsed_stream if handler.request_streaming else _parsed
-        answer = _stream_answer if handler.response_streaming else _single_answer
+        parse = handler.request_deserializer
+        streams = handler.request_streaming or handler.response_streaming
+        seconds = self._stalled_seconds
 
         async def behaviour(raw: Any, context: Any) -> Any:
             call = asyncio.current_task()
@@ -79,8 +108,19 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
             async with _refusals(method, context):
-                request = parse(raw, handler.request_deserializer)
-                return await answer(inner(request, context), context)
+                with self._gate.admitted(method, context, streams=streams):
+                    if method.startswith(_REFLECTION):
+                        raw = _in_time(raw, seconds)
+                    elif as_stream and not handler.request_streaming:
+                        raw = await _only(raw, seconds)
+                    request = (
+                        _parsed_stream(raw, parse)
+                        if handler.request_streaming
+                        else _parsed(raw, parse)
+                    )
+                    if handler.response_streaming:
+                        return await _answer_all(inner(request, context), context, seconds)
+                    return await inner(request, context)
 
         return behaviour
 
@@ -93,15 +133,39 @@ _HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {
 }
 
 
-async def _single_answer(answer: Awaitable[Any], context: Any) -> Any:
-    return await answer
-
-
-async def _stream_answer(answers: AsyncGenerator[Any, None], context: Any) -> None:
+async def _answer_all(answers: AsyncGenerator[Any, None], context: Any, seconds: float) -> None:
     # Closed here, not by the garbage collector: a handler's clean-up belongs to its call.
     async with aclosing(answers):
         async for message in answers:
-            await context.write(message)
+            try:
+                async with asyncio.timeout(seconds):
+                    await context.write(message)
+            except TimeoutError:
+                # Not closed: that is the end of a call which its client gave up.
+                await answers.athrow(_stalled(f"nothing was read for {seconds:g} s"))
+
+
+async def _in_time(raws: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
+    """Messages that wait for nothing on this side."""
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                raw = await anext(raws, None)
+        except TimeoutError:
+            raise _stalled(f"nothing came for {seconds:g} s") from None
+        if raw is None:
+            return
+        yield raw
+
+
+async def _only(raws: AsyncIterator[bytes], seconds: float) -> bytes:
+    async for raw in _in_time(raws, seconds):
+        return raw
+    raise invalid([Violation("", "no message came")])
+
+
+def _stalled(text: str) -> CallRefused:
+    return CallRefused(grpc.StatusCode.UNAVAILABLE, ErrorReason.STREAM_STALLED, text)
 
 
 def _parsed(raw: bytes, parse: Callable[[bytes], Any]) -> Any:
@@ -124,7 +188,8 @@ async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
     bound = {"request_id": request_id} if request_id else {}
     with structlog.contextvars.bound_contextvars(**bound):
         try:
-            yield
+            with _storage_refusals():
+                yield
         except CallRefused as refused:
             log.info(
                 "call_refused",
@@ -140,9 +205,23 @@ async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
             await _abort(context, internal())
 
 
+@contextmanager
+def _storage_refusals() -> Iterator[None]:
+    try:
+        yield
+    except StorageFullError as full:
+        raise storage_full(str(full)) from full
+
+
 async def _abort(context: Any, refused: CallRefused) -> None:
     status = status_of(refused)
-    await context.abort(refused.code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    details = ((DETAILS_KEY, status.SerializeToString()),)
+    try:
+        async with asyncio.timeout(_ABORT_SECONDS):
+            await context.abort(refused.code, status.message, details)
+    except TimeoutError:
+        # It waits, behind what a peer does not read, in gRPC's hands.
+        raise grpc.aio.AbortError(status.message) from None
 
 
 def _request_id(context: Any) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from planner.compile import dtype
 from planner.compile.device import CPU, is_device
 from planner.errors import Violation, invalid
 from planner.service.pictures import picture_faults
-from planner.settings import Limits
+from planner.settings import Limits, Timing
 
 _MAX_WORLD_SIZE = 4096
 _MAX_CONFIGS = 16
@@ -21,14 +23,20 @@ _MAX_CONFIG_BYTES = 1 << 20
 _MAX_NAMES = 64
 _MAX_SHOWN = 64
 _MAX_LAYERS = 1024
+_MAX_WEBP_SIDE = 16_383
+# Of a google.protobuf.Timestamp: the years 1 to 9999.
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
 
 def check_model_name(model: str, field: str, limits: Limits) -> Iterator[Violation]:
     yield from _name(model, field, limits.name_bytes)
 
 
-def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
+def check_generation(
+    request: generation_pb2.CreateGenerationRequest, limits: Limits, timing: Timing
+) -> None:
     """Refuses a request to generate whose fields are out of their bounds, naming all of them."""
+    request_id, spec = request.request_id, request.spec
     found = []
     if len(request_id.encode()) > limits.request_id_bytes or not request_id.isprintable():
         found.append(
@@ -36,6 +44,7 @@ def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limit
                 "request_id", f"is not printable or longer than {limits.request_id_bytes} bytes"
             )
         )
+    found.extend(_terms(request, limits, timing.max_deadline))
     found.extend(check_model_name(spec.model, "spec.model", limits))
     if not spec.prompt.strip():
         found.append(Violation("spec.prompt", "is empty"))
@@ -48,14 +57,66 @@ def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limit
     if spec.HasField("fps") and not 1 <= spec.fps <= _MAX_FPS:
         found.append(Violation("spec.fps", f"{spec.fps} is not allowed; allowed: 1 to {_MAX_FPS}"))
     found.extend(picture_faults(spec.images, limits))
+    if spec.image_format not in generation_pb2.ImageFormat.values():
+        text = f"{spec.image_format} is not allowed; allowed: PNG or WEBP"
+        found.append(Violation("spec.image_format", text))
     if spec.HasField("program") and spec.program.ByteSize() > limits.program_bytes:
         found.append(Violation("spec.program", f"is larger than {limits.program_bytes} bytes"))
     if found:
         raise invalid(found)
 
 
+def _terms(
+    request: generation_pb2.CreateGenerationRequest, limits: Limits, max_deadline: float
+) -> Iterator[Violation]:
+    if abs(request.priority) > limits.priority:
+        most = limits.priority
+        text = f"{request.priority} is not allowed; allowed: -{most} to {most}"
+        yield Violation("priority", text)
+    if request.HasField("deadline"):
+        deadline = seconds(request.deadline)
+        left = 0.0 if deadline is None else deadline - time.time()
+        if deadline is None:
+            yield Violation("deadline", "is no time")
+        elif left <= 0:
+            yield Violation("deadline", f"is {-left:.3f} s in the past")
+        elif left > max_deadline:
+            text = f"is {left:.0f} s ahead; at most {max_deadline:.0f} s are allowed"
+            yield Violation("deadline", text)
+
+
+def check_length(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
+    """Refuses what is longer than this service takes; defaults are filled in."""
+    found = [
+        Violation(name, f"{value} is more than the {most} that this service takes")
+        for name, value, most in (
+            ("num_inference_steps", spec.num_inference_steps, limits.steps),
+            ("num_frames", spec.num_frames, limits.frames),
+        )
+        if value > most
+    ]
+    if found:
+        raise invalid(found)
+
+
+def seconds(stamp: Timestamp) -> float | None:
+    """Since the epoch; None where the fields are not those of a time."""
+    if not _FIRST_SECOND <= stamp.seconds <= _LAST_SECOND or not 0 <= stamp.nanos < 10**9:
+        return None
+    return stamp.seconds + stamp.nanos / 1e9
+
+
 def check_size(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
     """Refuses what is larger than executors are to draw; defaults are filled in."""
+    webp = spec.image_format == generation_pb2.IMAGE_FORMAT_WEBP
+    sides = ("height", spec.height), ("width", spec.width)
+    if webp and (large := [(name, side) for name, side in sides if side > _MAX_WEBP_SIDE]):
+        raise invalid(
+            [
+                Violation(name, f"{side} is more than the {_MAX_WEBP_SIDE} pixels of WebP")
+                for name, side in large
+            ]
+        )
     pixels = spec.height * spec.width
     if pixels > limits.pixels:
         text = (

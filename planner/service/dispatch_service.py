@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceServicer
 
@@ -13,6 +14,7 @@ from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.dispatch.roster import Roster
 from planner.dispatch.shutdown import Shutdown
 from planner.service.checks import check_acquire
+from planner.service.identity import caller
 from planner.service.models import ModelLookup
 from planner.service.names import generation_id, unknown_generation
 from planner.service.run_stream import first_attach, follow, plan_messages
@@ -31,7 +33,9 @@ class DispatchService(DispatchServiceServicer):
         shutdown: Shutdown,
         uploads: Uploads,
         settings: Settings,
+        traceparent: Callable[[str], str],
     ) -> None:
+        """``traceparent``: the span of a generation's lease."""
         self._store = store
         self._roster = roster
         self._models = models
@@ -39,11 +43,13 @@ class DispatchService(DispatchServiceServicer):
         self._shutdown = shutdown
         self._uploads = uploads
         self._settings = settings
+        self._traceparent = traceparent
 
     async def AcquireLease(
         self, request: dispatch_pb2.AcquireLeaseRequest, context: Any
     ) -> dispatch_pb2.AcquireLeaseResponse:
         check_acquire(request, self._settings.limits)
+        request.executor.name = caller().executor_name(request.executor.name)
         offer = self._models.offer(request.executor)
         lease = await self._dispatcher.acquire(request.executor, offer, request.wait_seconds)
         if lease is None:
@@ -58,8 +64,14 @@ class DispatchService(DispatchServiceServicer):
     ) -> AsyncGenerator[dispatch_pb2.RunLeaseResponse, None]:
         attach = await first_attach(request_iterator, self._settings.timing.attach_window)
         generation = generation_id(attach.lease.generation, "attach.lease.generation")
+        # For whatever is logged of this call.
+        structlog.contextvars.bind_contextvars(
+            generation=generation,
+            epoch=attach.lease.epoch,
+            executor=attach.executor[: self._settings.limits.name_bytes],
+        )
         lease = self._dispatcher.held_lease(generation, attach.lease.epoch)
-        if lease.executor.name != attach.executor:
+        if lease.executor.name != caller().executor_name(attach.executor):
             raise stale()
         found = self._store.generation(generation)
         if found is None:
@@ -71,7 +83,8 @@ class DispatchService(DispatchServiceServicer):
             try:
                 if not attach.resume:
                     images = self._store.images(generation)
-                    for message in plan_messages(found.plan, found.spec, images):
+                    traceparent = self._traceparent(generation)
+                    for message in plan_messages(found.plan, found.spec, images, traceparent):
                         yield message
                 attached = dispatch_pb2.Attached(next_step=lease.steps_done)
                 yield dispatch_pb2.RunLeaseResponse(attached=attached)

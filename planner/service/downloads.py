@@ -21,11 +21,7 @@ async def read_artifact(
 ) -> AsyncGenerator[generation_pb2.ReadArtifactResponse, None]:
     """The bytes from the offset on; at least one message, the first with the metadata."""
     if stored is None or path is None:
-        raise CallRefused(
-            grpc.StatusCode.NOT_FOUND,
-            ErrorReason.UNKNOWN_ARTIFACT,
-            f"{request.name} is not known; artifacts exist once their generation SUCCEEDED",
-        )
+        raise unknown_artifact(request.name)
     artifact = stored.artifact
     if request.offset > artifact.size_bytes:
         raise CallRefused(
@@ -33,9 +29,22 @@ async def read_artifact(
             ErrorReason.OFFSET_OUT_OF_RANGE,
             f"offset {request.offset} is beyond the {artifact.size_bytes} bytes of the artifact",
         )
-    with path.open("rb") as file:
+    # Held open to the end: a file that is forgotten meanwhile is still read whole.
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise unknown_artifact(request.name) from None
+    with file:
         file.seek(request.offset)
         data = await asyncio.to_thread(file.read, chunk_bytes)
         yield generation_pb2.ReadArtifactResponse(data=data, artifact=artifact)
         while data := await asyncio.to_thread(file.read, chunk_bytes):
             yield generation_pb2.ReadArtifactResponse(data=data)
+
+
+def unknown_artifact(name: str) -> CallRefused:
+    return CallRefused(
+        grpc.StatusCode.NOT_FOUND,
+        ErrorReason.UNKNOWN_ARTIFACT,
+        f"{name} is not known; artifacts exist once their generation SUCCEEDED",
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import math
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -13,9 +14,11 @@ from ditplan.v1.generation_pb2_grpc import GenerationServiceServicer
 
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
-from planner.errors import Violation, invalid
 from planner.service.creation import Creation
-from planner.service.downloads import read_artifact
+from planner.service.downloads import read_artifact, unknown_artifact
+from planner.service.identity import caller
+from planner.service.listing import Listing
+from planner.service.models import ModelLookup
 from planner.service.names import artifact_id, generation_id, unknown_generation
 from planner.service.watch import Watch
 from planner.settings import Limits
@@ -23,9 +26,11 @@ from planner.store.artifacts import ArtifactFiles
 from planner.store.interface import Store
 from planner.store.messages import without_pictures
 
-_DEFAULT_PAGE = 100
-# A page ends here even where it holds fewer generations: clients accept 4 MiB by default.
-_MAX_PAGE_BYTES = 1 << 20
+# A client that ends its call at its deadline is heard up to this long before it, but no more than
+# this part of the time that it gave.
+_DEADLINE_SECONDS = 0.5
+_DEADLINE_PART = 0.1
+_LONGEST_CALL = 365 * 86400.0
 
 
 class GenerationService(GenerationServiceServicer):
@@ -37,6 +42,7 @@ class GenerationService(GenerationServiceServicer):
         settlement: Settlement,
         shutdown: Shutdown,
         watch: Watch,
+        models: ModelLookup,
         limits: Limits,
     ) -> None:
         self._store = store
@@ -45,7 +51,8 @@ class GenerationService(GenerationServiceServicer):
         self._settlement = settlement
         self._shutdown = shutdown
         self._watch = watch
-        self._limits = limits
+        self._listing = Listing(store, models, limits)
+        self._chunk_bytes = limits.chunk_bytes
 
     async def CreateGeneration(
         self, request: generation_pb2.CreateGenerationRequest, context: Any
@@ -54,11 +61,14 @@ class GenerationService(GenerationServiceServicer):
             admitted = self._creation.admit(request)
             return generation_pb2.CreateGenerationResponse(
                 generation=generation_pb2.Generation(
-                    spec=without_pictures(admitted.spec), plan=admitted.plan
+                    spec=without_pictures(admitted.spec),
+                    plan=admitted.plan,
+                    priority=request.priority,
+                    deadline=request.deadline if request.HasField("deadline") else None,
                 ),
                 diagnostics=admitted.diagnostics,
             )
-        created, diagnostics = self._creation.create(request)
+        created, diagnostics = self._creation.create(request, caller().name)
         return generation_pb2.CreateGenerationResponse(
             generation=self._generation(created), diagnostics=diagnostics
         )
@@ -72,23 +82,13 @@ class GenerationService(GenerationServiceServicer):
     async def ListGenerations(
         self, request: generation_pb2.ListGenerationsRequest, context: Any
     ) -> generation_pb2.ListGenerationsResponse:
-        before = _page_start(request.page_token)
-        size = min(request.page_size or _DEFAULT_PAGE, self._limits.page_size)
-        response = generation_pb2.ListGenerationsResponse()
-        total = 0
-        for number, generation in self._store.page(before, size + 1):
-            if len(response.generations) == size or total > _MAX_PAGE_BYTES:
-                response.next_page_token = str(number + 1)
-                break
-            response.generations.append(generation)
-            total += generation.ByteSize()
-        return response
+        return self._listing.page(request, caller())
 
     async def CancelGeneration(
         self, request: generation_pb2.CancelGenerationRequest, context: Any
     ) -> generation_pb2.CancelGenerationResponse:
         generation = generation_id(request.name)
-        self._generation(generation)
+        self._check_visible(generation)
         self._settlement.cancel(generation, "a client cancelled it")
         return generation_pb2.CancelGenerationResponse(generation=self._generation(generation))
 
@@ -96,7 +96,7 @@ class GenerationService(GenerationServiceServicer):
         self, request: generation_pb2.WatchGenerationRequest, context: Any
     ) -> AsyncGenerator[generation_pb2.WatchGenerationResponse, None]:
         generation = generation_id(request.name)
-        self._generation(generation)
+        self._check_visible(generation)
         async with aclosing(self._watch.events(generation, request.after_sequence)) as events:
             async for event in events:
                 yield generation_pb2.WatchGenerationResponse(event=event)
@@ -104,12 +104,20 @@ class GenerationService(GenerationServiceServicer):
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Any
     ) -> AsyncGenerator[generation_pb2.GenerateResponse, None]:
+        remaining = context.time_remaining()
+        # An endless deadline is told as a very large one, too.
+        timed = remaining is not None and remaining < _LONGEST_CALL
+        ends_by = time.time() + remaining if timed else math.inf
         created, _ = self._creation.create(
             generation_pb2.CreateGenerationRequest(
                 request_id=request.request_id,
                 spec=request.spec,
                 queue_without_executor=request.queue_without_executor,
-            )
+                deadline=request.deadline if request.HasField("deadline") else None,
+                priority=request.priority,
+            ),
+            caller().name,
+            ends_by,
         )
         try:
             async with aclosing(self._watch.events(created, 0)) as events:
@@ -118,32 +126,38 @@ class GenerationService(GenerationServiceServicer):
         except (asyncio.CancelledError, GeneratorExit):
             # A planner that stops ends its calls too, and means no harm to the work.
             if not self._shutdown.begun:
-                reason = "the call that asked for it was cancelled or its deadline passed"
-                self._settlement.cancel(created, reason)
+                tolerance = min(_DEADLINE_SECONDS, _DEADLINE_PART * remaining) if timed else 0.0
+                expired = time.time() >= ends_by - tolerance
+                what = "reached its deadline" if expired else "was cancelled"
+                reason = f"the call that asked for it {what}"
+                self._settlement.give_up(created, reason, expired=expired)
             raise
 
     async def ReadArtifact(
         self, request: generation_pb2.ReadArtifactRequest, context: Any
     ) -> AsyncGenerator[generation_pb2.ReadArtifactResponse, None]:
         generation, name = artifact_id(request.name)
+        if not self._is_visible(generation):
+            raise unknown_artifact(request.name)
         stored = self._store.artifact(generation, name)
         path = None if stored is None else self._files.path(generation, stored.epoch, name)
-        async with aclosing(
-            read_artifact(request, stored, path, self._limits.chunk_bytes)
-        ) as chunks:
+        async with aclosing(read_artifact(request, stored, path, self._chunk_bytes)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     def _generation(self, generation: str) -> generation_pb2.Generation:
+        self._check_visible(generation)
         found = self._store.generation(generation)
-        if found is None:
-            raise unknown_generation(generation)
+        assert found is not None
+        if not caller().sees_all:
+            found.ClearField("owner")
         return found
 
+    def _check_visible(self, generation: str) -> None:
+        """NOT_FOUND for another client's, which does not exist as far as this one is told."""
+        if not self._is_visible(generation):
+            raise unknown_generation(generation)
 
-def _page_start(token: str) -> int | None:
-    if not token:
-        return None
-    if re.fullmatch(r"[1-9][0-9]{0,17}", token) is None:
-        raise invalid([Violation("page_token", "was not made by ListGenerations")])
-    return int(token)
+    def _is_visible(self, generation: str) -> bool:
+        owner = self._store.owner(generation)
+        return owner is not None and caller().may_see(owner)

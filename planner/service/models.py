@@ -37,7 +37,7 @@ class ModelLookup:
 
     def find(self, name: str, field: str) -> Model:
         """The model of that name; INVALID_ARGUMENT at ``field`` where there is none."""
-        canonical = self._canonical(name)
+        canonical = self.canonical(name)
         for offer in self._roster.connected():
             if offer.offered.model == canonical:
                 return Model(canonical, offer.facts)
@@ -76,7 +76,7 @@ class ModelLookup:
                 [Violation("executor.component_configs", str(error))], ErrorReason.UNKNOWN_MODEL
             ) from None
         placement = placement_from_proto(executor.placement)
-        model = self._canonical(executor.model)
+        model = self.canonical(executor.model)
         offered = Requirement(
             model,
             facts.architecture,
@@ -95,9 +95,10 @@ class ModelLookup:
             device,
             tuple(sorted(set(executor.attention_backends))) or (NATIVE_ATTENTION,),
             executor.allow_reload,
+            _without_configs(executor),
         )
 
-    def _canonical(self, name: str) -> str:
+    def canonical(self, name: str) -> str:
         """One name for one directory, however a peer writes it."""
         directory = None if name in NAMED else self._directory(name)
         return name if directory is None else str(directory)
@@ -115,3 +116,10 @@ class ModelLookup:
         if not served:
             return "no executor is connected"
         return f"connected executors serve: {', '.join(served[:10])}"
+
+
+def _without_configs(executor: executor_pb2.Executor) -> executor_pb2.Executor:
+    bare = executor_pb2.Executor()
+    bare.CopyFrom(executor)
+    bare.ClearField("component_configs")
+    return bare

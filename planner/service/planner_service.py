@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 import structlog
-from ditplan.v1 import planner_pb2
+from ditplan.v1 import generation_pb2, planner_pb2
 from ditplan.v1.planner_pb2_grpc import PlannerServiceServicer
 
 from planner.codec import diagnostics_to_proto, model_to_proto
@@ -17,6 +18,7 @@ from planner.compile.plan import Program
 from planner.compile.request import Request
 from planner.diagnostics import Diagnostic, Severity
 from planner.dispatch.differences import could_reload
+from planner.dispatch.facts import Compiled, Facts
 from planner.dispatch.matching import Requirement
 from planner.dispatch.roster import Roster
 from planner.dispatch.wording import words
@@ -25,7 +27,7 @@ from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
 from planner.service.admission import compiled_plan
-from planner.service.checks import check_model_name
+from planner.service.checks import check_length, check_model_name, check_size
 from planner.service.models import ModelLookup
 from planner.settings import Limits
 
@@ -57,10 +59,11 @@ class _Compiled:
 
 
 class PlannerService(PlannerServiceServicer):
-    def __init__(self, models: ModelLookup, roster: Roster, limits: Limits) -> None:
+    def __init__(self, models: ModelLookup, roster: Roster, limits: Limits, facts: Facts) -> None:
         self._models = models
         self._roster = roster
         self._limits = limits
+        self._facts = facts
         # Compiling is a function of these three: a result never grows stale.
         self._known: dict[tuple[ModelFacts, str, Request], _Compiled] = {}
 
@@ -110,8 +113,13 @@ class PlannerService(PlannerServiceServicer):
         key = (model.facts, request.config, asked)
         known = self._known.pop(key, None)
         if known is None:
+            began = time.perf_counter()
             compilation = compile_config(request.config, model.facts, asked)
+            self._facts.tell(Compiled(time.perf_counter() - began))
             program, plan, diagnostics = compiled_plan(compilation)
+            filled = _filled(compilation.request)
+            check_length(filled, self._limits)
+            check_size(filled, self._limits)
             response = planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
             known = _Compiled(program, response)
         if len(request.config) + known.response.ByteSize() <= _MAX_KNOWN_BYTES:
@@ -146,6 +154,16 @@ class PlannerService(PlannerServiceServicer):
         except Exception:
             log.exception("compile_failed")
             return _refused(internal())
+
+
+def _filled(request: Request) -> generation_pb2.GenerationSpec:
+    """What the limits of generations are about."""
+    return generation_pb2.GenerationSpec(
+        num_inference_steps=request.steps,
+        height=request.height,
+        width=request.width,
+        num_frames=request.num_frames,
+    )
 
 
 def _refused(refused: CallRefused) -> planner_pb2.CompilePlanResult:

@@ -13,7 +13,7 @@ from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.dispatch.sessions import Session
 from planner.dispatch.shutdown import Shutdown
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
-from planner.store.values import StaleLeaseError
+from planner.store.values import StaleLeaseError, StorageFullError
 
 _STEPS_PER_BATCH = 256
 
@@ -40,6 +40,7 @@ def plan_messages(
     plan: plan_pb2.Plan,
     spec: generation_pb2.GenerationSpec,
     images: Sequence[generation_pb2.InputImage],
+    traceparent: str,
 ) -> Iterator[dispatch_pb2.RunLeaseResponse]:
     """The header, then the steps in batches; ``images`` have the data that the spec lacks."""
     program = plan_pb2.Program()
@@ -54,7 +55,11 @@ def plan_messages(
     steps = plan.program.steps
     yield dispatch_pb2.RunLeaseResponse(
         header=dispatch_pb2.RunHeader(
-            plan_id=plan.plan_id, program=program, step_count=len(steps), spec=bare
+            plan_id=plan.plan_id,
+            program=program,
+            step_count=len(steps),
+            spec=bare,
+            traceparent=traceparent,
         )
     )
     for first in range(0, len(steps), _STEPS_PER_BATCH):
@@ -125,3 +130,6 @@ async def _read(
                     raise invalid([Violation(other or "message", "has no place in this stream")])
         except StaleLeaseError:
             raise stale() from None
+        except StorageFullError:
+            dispatcher.storage_failed()
+            raise

@@ -12,13 +12,23 @@ from typing import Self
 import grpc
 import structlog
 from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc
-from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2, planner_pb2_grpc
+from ditplan.metrics_port import CannotListenError
+from ditplan.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    monitor_pb2,
+    monitor_pb2_grpc,
+    planner_pb2,
+    planner_pb2_grpc,
+)
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from planner.dispatch.dispatcher import Dispatcher
+from planner.dispatch.facts import Facts
 from planner.dispatch.notices import Notices
 from planner.dispatch.requirements import Requirements
+from planner.dispatch.retention import Retention
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
 from planner.dispatch.settlement import Settlement
@@ -26,21 +36,31 @@ from planner.dispatch.shutdown import Shutdown
 from planner.service.boundary import Boundary
 from planner.service.creation import Creation
 from planner.service.dispatch_service import DispatchService
+from planner.service.gate import Gate
 from planner.service.generation_service import GenerationService
 from planner.service.logs import configure_logs
 from planner.service.models import ModelLookup
+from planner.service.monitor_service import MonitorService
 from planner.service.planner_service import PlannerService
+from planner.service.status import StatusBoard
+from planner.service.telemetry import Telemetry
+from planner.service.tls import SecurityError, check_security, server_credentials
+from planner.service.tokens import TokenFile, TokensError
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
-from planner.settings import Limits, Settings, Timing
+from planner.settings import Limits, Security, Settings, Timing
 from planner.store.directory import DataDirectory, UnusableDirectoryError
 
 __all__ = [
     "Limits",
     "ListenError",
+    "MetricsListenError",
     "Planner",
+    "Security",
+    "SecurityError",
     "Settings",
     "Timing",
+    "TokensError",
     "UnusableDirectoryError",
     "serve",
 ]
@@ -49,6 +69,7 @@ _SERVICES = (
     planner_pb2.DESCRIPTOR.services_by_name["PlannerService"].full_name,
     generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
     dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name,
+    monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name,
 )
 _LIVENESS = "liveness"
 
@@ -59,17 +80,29 @@ class ListenError(Exception):
     """The address cannot be listened on."""
 
 
+class MetricsListenError(ListenError):
+    """The same of the metrics' address."""
+
+
 class Planner:
     """A running planner: ``async with Planner(settings) as planner`` serves at ``address``.
 
-    Raises UnusableDirectoryError where the settings' data directory cannot be had.
+    Raises UnusableDirectoryError where the settings' data directory cannot be had, SecurityError or
+    TokensError where what they say of security cannot be followed.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.address = ""
+        self.health_address = ""
         self._settings = settings
-        self._data = DataDirectory(settings.data)
+        security = settings.security
+        check_security(settings.listen, security)
+        self._credentials = server_credentials(security)
+        tokens = None
+        if security.tokens is not None:
+            tokens = TokenFile(security.tokens, certificates=security.client_ca is not None)
         timing, limits = settings.timing, settings.limits
+        self._data = DataDirectory(settings.data, timing.retain)
         self._shutdown = Shutdown()
         self._notices = Notices()
         self._sessions = Sessions()
@@ -78,8 +111,9 @@ class Planner:
         roster = Roster(timing.connected_grace)
         requirements = Requirements(store)
         models = ModelLookup(settings.model_roots, roster)
+        facts = Facts()
         self._settlement = Settlement(
-            store, files, roster, notices, self._sessions, requirements, timing, limits
+            store, files, roster, notices, self._sessions, requirements, timing, limits, facts
         )
         dispatcher = Dispatcher(
             store,
@@ -91,14 +125,20 @@ class Planner:
             shutdown,
             timing,
             limits,
+            facts,
         )
-        creation = Creation(store, roster, models, self._settlement, shutdown, settings)
+        self._retention = Retention(self._data, timing, limits)
+        creation = Creation(
+            store, roster, models, self._settlement, shutdown, self._retention, settings, facts
+        )
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
+        board = StatusBoard(store, roster, self._sessions)
+        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         self._health = health.aio.HealthServicer()
-        self._boundary = Boundary()
+        self._boundary = Boundary(Gate(tokens, limits), timing.stalled_seconds)
         self._server = grpc.aio.server(
-            interceptors=(self._boundary,),
+            interceptors=(*self._telemetry.interceptors, self._boundary),
             options=(
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 # Else a second planner would share the port in silence.
@@ -106,41 +146,68 @@ class Planner:
                 # Executors may ping idle connections this often.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # Peers that vanished without a word, or stopped, hold nothing for longer.
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.http2.ping_timeout_ms", 15_000),
             ),
         )
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
-            PlannerService(models, roster, limits), self._server
+            PlannerService(models, roster, limits, facts), self._server
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationService(store, files, creation, self._settlement, shutdown, watch, limits),
+            GenerationService(
+                store, files, creation, self._settlement, shutdown, watch, models, limits
+            ),
             self._server,
         )
         dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
-            DispatchService(store, roster, models, dispatcher, shutdown, uploads, settings),
+            DispatchService(
+                store,
+                roster,
+                models,
+                dispatcher,
+                shutdown,
+                uploads,
+                settings,
+                self._telemetry.traceparent,
+            ),
             self._server,
+        )
+        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(
+            MonitorService(board, notices, shutdown), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        self._keeper: asyncio.Task[None] | None = None
+        self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        self._keepers: list[asyncio.Task[None]] = []
+
+    @property
+    def metrics_address(self) -> str:
+        """Where Prometheus finds metrics; "" where none are served."""
+        return self._telemetry.metrics_address
 
     async def start(self) -> None:
-        """Binds the address and serves; ListenError where it is taken or makes no sense."""
-        listen = self._settings.listen
+        """Binds the addresses and serves; ListenError where one is taken or makes no sense."""
+        self.address = _bind(self._server, self._settings.listen, self._credentials)
+        health_listen = self._settings.security.health_listen
+        if health_listen is not None:
+            self.health_address = _bind(self._health_server, health_listen, None)
         try:
-            port = self._server.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise ListenError(f"cannot listen on {listen}: {error}") from None
-        # A socket file has no port: the address is the one asked for.
-        unix = listen.startswith("unix:")
-        self.address = listen if unix else f"{listen.rpartition(':')[0]}:{port}"
+            await self._telemetry.start()
+        except CannotListenError as error:
+            raise MetricsListenError(str(error)) from None
         for name in ("", _LIVENESS, *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._settlement.adopt_leases()
-        self._keeper = asyncio.create_task(self._settlement.keep_deadlines())
+        for keep in (self._settlement.keep_deadlines(), self._retention.keep()):
+            self._keepers.append(asyncio.create_task(keep))
         await self._server.start()
-        log.info("planner_listening", address=self.address)
+        if self.health_address:
+            await self._health_server.start()
+        log.info("planner_listening", address=self.address, health_address=self.health_address)
 
     async def stop(self) -> None:
         """Turns unready, ends the open calls and stops. Running work is kept for its return."""
@@ -153,9 +220,11 @@ class Planner:
         grace = self._settings.timing.stop_grace
         await self._server.stop(grace)
         await self._boundary.drained(grace)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        await self._health_server.stop(None)
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._telemetry.stop()
         self._data.close()
         log.info("planner_stopped", address=self.address)
 
@@ -176,12 +245,25 @@ class Planner:
         await self.stop()
 
 
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
+    """The address that is bound, with the port that was chosen."""
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise ListenError(f"cannot listen on {listen}: {error}") from None
+    # A socket file has no port: the address is the one asked for.
+    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+
 async def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
     """Serves until SIGTERM or SIGINT; a second signal ends the process at once.
 
     ``announce`` is called with the bound address.
     """
-    configure_logs()
+    configure_logs(level=settings.log_level)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 

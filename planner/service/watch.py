@@ -8,13 +8,14 @@ from ditplan.v1 import generation_pb2
 
 from planner.dispatch.notices import Notices, wait
 from planner.dispatch.shutdown import Shutdown
+from planner.errors import Violation, invalid
 from planner.store.interface import Store
+from planner.store.values import State
 
 # Read from the store in pieces, so that a slow watcher holds no more than this.
 _EVENTS_AT_ONCE = 64
 _LOOK_AGAIN_SECONDS = 30.0
-_MAX_SEQUENCE = 2**63 - 1
-_RUNS_ON = (generation_pb2.GENERATION_STATE_QUEUED, generation_pb2.GENERATION_STATE_RUNNING)
+_RUNS_ON = (State.QUEUED, State.RUNNING)
 
 
 class Watch:
@@ -26,8 +27,11 @@ class Watch:
     async def events(
         self, generation: str, after: int
     ) -> AsyncGenerator[generation_pb2.GenerationEvent, None]:
-        """Every event after that sequence, until the generation ends."""
-        after = min(after, _MAX_SEQUENCE)
+        """Every event after that sequence, which an event must have, until the generation ends."""
+        current = self._store.progress(generation)
+        if current is not None and after > current[1]:
+            text = f"{after} is of no event; the last one so far is {current[1]}"
+            raise invalid([Violation("after_sequence", text)])
         with self._notices.listen(generation) as changed:
             while True:
                 changed.clear()
@@ -37,8 +41,8 @@ class Watch:
                     after = event.sequence
                 if found:
                     continue
-                current = self._store.generation(generation)
-                if current is None or current.state not in _RUNS_ON:
+                current = self._store.progress(generation)
+                if current is None or current[0] not in _RUNS_ON:
                     return
                 self._shutdown.refuse_if_begun()
                 await wait(changed, _LOOK_AGAIN_SECONDS)

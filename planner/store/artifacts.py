@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
+from planner.store.values import StorageFullError
+
+# No space, no quota, no larger file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -37,6 +44,14 @@ class ArtifactFiles:
     def write(self, generation: str, epoch: int, name: str) -> ArtifactWriter:
         return ArtifactWriter(self.path(generation, epoch, name))
 
+    def generations(self) -> list[str]:
+        """Those that have a directory."""
+        return [each.name for each in self._directory.glob("*")]
+
+    def forget(self, generation: str) -> None:
+        """Removes every file of a generation; a reader that has one open reads it to its end."""
+        shutil.rmtree(self._directory / generation, ignore_errors=True)
+
     def discard_others(self, generation: str, epoch: int | None, names: Iterable[str]) -> None:
         """Removes every file of a generation but these of this epoch."""
         kept = frozenset(names)
@@ -50,18 +65,23 @@ class ArtifactFiles:
 
 
 class ArtifactWriter:
-    """One file in the making. It exists under its name only after ``publish``."""
+    """One file in the making. It exists under its name only after ``publish``.
+
+    Each step raises StorageFullError where the disk does not take it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         self._digest = hashlib.sha256()
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self.size_bytes = 0
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._part.open("xb")
+        with _space_needed():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: what could not be written must not be tried again when it is closed.
+            self._file = self._part.open("xb", buffering=0)
         return self
 
     def __exit__(
@@ -76,20 +96,33 @@ class ArtifactWriter:
 
     def append(self, data: bytes) -> None:
         assert self._file is not None
-        self._file.write(data)
+        left = memoryview(data)
+        with _space_needed():
+            while left:
+                left = left[self._file.write(left) :]
         self._digest.update(data)
         self.size_bytes += len(data)
 
     def publish(self) -> str:
         """Makes the file durable under its name; returns its SHA-256 in hex."""
         assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._part.replace(self._path)
-        # Each may be new itself: epoch, generation, and the directory of all artifacts.
-        for parent in self._path.parents[:3]:
-            _sync_directory(parent)
+        with _space_needed():
+            os.fsync(self._file.fileno())
+            self._part.replace(self._path)
+            # Each may be new itself: epoch, generation, and the directory of all artifacts.
+            for parent in self._path.parents[:3]:
+                _sync_directory(parent)
         return self._digest.hexdigest()
+
+
+@contextmanager
+def _space_needed() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError(error.strerror) from error
+        raise
 
 
 def _sync_directory(directory: Path) -> None:

@@ -18,7 +18,7 @@ class UnusableDirectoryError(Exception):
 class DataDirectory:
     """Held by one planner at a time: two would take each other's leases for lost ones."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, retain_seconds: float = 0.0) -> None:
         """Raises UnusableDirectoryError."""
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -28,13 +28,14 @@ class DataDirectory:
             raise UnusableDirectoryError(f"{path}: {error.strerror or error}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.store = SqliteStore(path / "ditplan.sqlite3")
+            self.store = SqliteStore(path / "ditplan.sqlite3", retain_seconds=retain_seconds)
         except BlockingIOError:
             self._lock.close()
             raise UnusableDirectoryError(f"{path}: another planner uses it") from None
         except (OSError, sqlite3.Error, StoreVersionError) as error:
             self._lock.close()
             raise UnusableDirectoryError(f"{path}: {error}") from None
+        self.path = path
         self.files = ArtifactFiles(path / "artifacts")
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from planner.store.values import Lease
 
 SUMMARY_COLUMNS = (
-    "number, generation, state, spec, create_time, start_time, end_time, attempt, executor, "
-    "steps_done, failure"
+    "number, generation, owner, state, priority, spec, create_time, start_time, end_time, "
+    "deadline, attempt, executor, steps_done, failure"
 )
 
 
@@ -31,7 +31,7 @@ def without_pictures(spec: generation_pb2.GenerationSpec) -> generation_pb2.Gene
     return shown
 
 
-def summary(row: sqlite3.Row) -> generation_pb2.Generation:
+def summary(row: sqlite3.Row, retain_seconds: float) -> generation_pb2.Generation:
     """A generation without plan, record and artifacts."""
     message = generation_pb2.Generation(
         name=f"generations/{row['generation']}",
@@ -41,18 +41,26 @@ def summary(row: sqlite3.Row) -> generation_pb2.Generation:
         attempt=row["attempt"],
         executor=row["executor"],
         steps_done=row["steps_done"],
+        priority=row["priority"],
+        owner=row["owner"],
     )
+    if row["deadline"] is not None:
+        message.deadline.CopyFrom(timestamp(row["deadline"]))
     if row["start_time"] is not None:
         message.start_time.CopyFrom(timestamp(row["start_time"]))
     if row["end_time"] is not None:
         message.end_time.CopyFrom(timestamp(row["end_time"]))
+        if retain_seconds:
+            message.expire_time.CopyFrom(timestamp(row["end_time"] + retain_seconds))
     if row["failure"] is not None:
         message.failure.ParseFromString(row["failure"])
     return message
 
 
-def generation(row: sqlite3.Row, artifacts: Iterable[bytes]) -> generation_pb2.Generation:
-    message = summary(row)
+def generation(
+    row: sqlite3.Row, artifacts: Iterable[bytes], retain_seconds: float
+) -> generation_pb2.Generation:
+    message = summary(row, retain_seconds)
     message.plan.CopyFrom(plan_pb2.Plan.FromString(row["plan"]))
     if row["record"] is not None:
         message.record.ParseFromString(row["record"])
@@ -66,6 +74,7 @@ def lease(row: sqlite3.Row) -> Lease:
         epoch=row["epoch"],
         executor=executor_pb2.Executor.FromString(row["announced"]),
         expires_at=row["expires_at"],
+        cancel_code=row["cancel_code"],
         cancel_reason=row["cancel_reason"],
         requirement=row["requirement"],
         plan_id=row["plan_id"],

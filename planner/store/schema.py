@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
+# What is left of the write-ahead log once it was long.
+_JOURNAL_BYTES = 16 << 20
 
 # One row of `leases` exists exactly while its generation is RUNNING.
 _TABLES = """
@@ -16,15 +18,18 @@ CREATE TABLE requirements (
   body BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Large values last: SQLite reads through them to whatever stands behind.
 CREATE TABLE generations (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   generation TEXT NOT NULL UNIQUE,
-  request_id TEXT UNIQUE,
+  owner TEXT NOT NULL,
+  request_id TEXT,
   request_digest BLOB NOT NULL,
   requirement TEXT NOT NULL REFERENCES requirements (requirement),
+  model TEXT NOT NULL,
   state INTEGER NOT NULL,
-  spec BLOB NOT NULL,
-  plan BLOB NOT NULL,
+  priority INTEGER NOT NULL,
+  turn REAL NOT NULL,
   plan_id TEXT NOT NULL,
   step_count INTEGER NOT NULL,
   create_time REAL NOT NULL,
@@ -32,15 +37,29 @@ CREATE TABLE generations (
   start_time REAL,
   end_time REAL,
   queue_deadline REAL NOT NULL,
+  deadline REAL,
   attempt INTEGER NOT NULL DEFAULT 0,
   executor TEXT NOT NULL DEFAULT '',
   steps_done INTEGER NOT NULL DEFAULT 0,
   last_sequence INTEGER NOT NULL DEFAULT 0,
+  compacted INTEGER NOT NULL DEFAULT 0,
   failure BLOB,
-  record BLOB
+  spec BLOB NOT NULL,
+  plan BLOB NOT NULL,
+  record BLOB,
+  UNIQUE (owner, request_id)
 ) STRICT;
-CREATE INDEX queue ON generations (requirement, number) WHERE state = 1;
+CREATE INDEX needs ON generations (requirement);
+CREATE INDEX queue ON generations (requirement, turn, number) WHERE state = 1;
+CREATE INDEX queue_of_all ON generations (turn, number) WHERE state = 1;
+CREATE INDEX queue_of_owner ON generations (owner) WHERE state = 1;
+CREATE INDEX waits ON generations (requirement, queue_time) WHERE state = 1;
 CREATE INDEX queue_deadlines ON generations (queue_deadline) WHERE state = 1;
+CREATE INDEX deadlines ON generations (deadline) WHERE deadline IS NOT NULL AND end_time IS NULL;
+CREATE INDEX listing ON generations (owner, number, state, model);
+CREATE INDEX creations ON generations (create_time, number);
+CREATE INDEX ended ON generations (end_time) WHERE end_time IS NOT NULL;
+CREATE INDEX uncompacted ON generations (end_time) WHERE end_time IS NOT NULL AND compacted = 0;
 
 -- The pictures that unfinished work starts from.
 CREATE TABLE images (
@@ -64,6 +83,7 @@ CREATE TABLE leases (
   executor TEXT NOT NULL,
   announced BLOB NOT NULL,
   expires_at REAL NOT NULL,
+  cancel_code TEXT,
   cancel_reason TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX expiries ON leases (expires_at);
@@ -72,9 +92,11 @@ CREATE TABLE artifacts (
   generation TEXT NOT NULL REFERENCES generations (generation),
   epoch INTEGER NOT NULL,
   name TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
   body BLOB NOT NULL,
   PRIMARY KEY (generation, epoch, name)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX sizes ON artifacts (size_bytes);
 """
 
 
@@ -90,10 +112,13 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     connection.row_factory = sqlite3.Row
+    # Has to be said before the file has its first page.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     # FULL: what a client was told is accepted survives the loss of power too.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         connection.executescript(

@@ -2,337 +2,214 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
+from ditplan.v1 import executor_pb2, generation_pb2
 
-from planner.store import messages
+from planner.store import overview
+from planner.store.ended import EndedGenerations
 from planner.store.events import EventLog
+from planner.store.generations import Generations
+from planner.store.leases import Leases
+from planner.store.queue import Queue
 from planner.store.schema import connect
+from planner.store.transactions import transaction, writing
 from planner.store.values import (
     Ending,
+    Filter,
     Lease,
     Needs,
     NewGeneration,
-    StaleLeaseError,
+    Overview,
     State,
     StoredArtifact,
     Waiting,
 )
 
-_LEASES = (
-    "SELECT l.*, g.requirement, g.plan_id, g.steps_done, g.step_count "
-    "FROM leases l JOIN generations g USING (generation)"
-)
-# One look into the index a key, however many generations are queued.
-WAITING = """
-WITH RECURSIVE keys (key) AS (
-  SELECT min(requirement) FROM generations WHERE state = 1
-  UNION ALL
-  SELECT (SELECT min(requirement) FROM generations WHERE state = 1 AND requirement > key)
-  FROM keys WHERE key IS NOT NULL
-)
-SELECT key, number, queue_time FROM keys JOIN generations ON number =
-  (SELECT min(number) FROM generations WHERE state = 1 AND requirement = key)
-"""
-TAKE = """
-UPDATE generations
-SET state = ?, attempt = attempt + 1, executor = ?, steps_done = 0,
-  start_time = coalesce(start_time, ?)
-WHERE number = (
-  SELECT min(oldest) FROM (
-    SELECT (SELECT min(number) FROM generations WHERE state = 1 AND requirement = value) AS oldest
-    FROM json_each(?)))
-RETURNING generation, attempt
-"""
-
 
 class SqliteStore:
-    """One connection, to be used from one thread."""
+    """One connection, to be used from one thread.
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    ``retain_seconds``: how long after its end a generation says that it is kept; 0: for ever.
+    """
+
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.time, retain_seconds: float = 0.0
+    ) -> None:
         self._db = connect(path)
         self._clock = clock
+        self._generations = Generations(self._db, retain_seconds)
+        self._leases = Leases(self._db)
         self._events = EventLog(self._db, clock)
+        self._queue = Queue(self._db)
+        self._ended = EndedGenerations(self._db)
 
     def close(self) -> None:
         self._db.close()
 
     def create(self, new: NewGeneration) -> None:
-        now = self._clock()
         with self._transaction():
-            position = self.queue_length()
-            needs = new.needs
-            self._db.execute(
-                "INSERT OR IGNORE INTO requirements (requirement, model, body) VALUES (?, ?, ?)",
-                (needs.key, needs.model, needs.program.SerializeToString(deterministic=True)),
-            )
-            self._db.execute(
-                "INSERT INTO generations (generation, request_id, request_digest, requirement, "
-                "state, spec, plan, plan_id, step_count, create_time, queue_time, queue_deadline) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    new.generation,
-                    new.request_id or None,
-                    new.request_digest,
-                    needs.key,
-                    State.QUEUED.value,
-                    messages.without_pictures(new.spec).SerializeToString(),
-                    new.plan.SerializeToString(),
-                    new.plan.plan_id,
-                    new.plan.program.num_inference_steps,
-                    now,
-                    now,
-                    new.queue_deadline,
-                ),
-            )
-            if new.spec.images:
-                images = generation_pb2.GenerationSpec(images=new.spec.images)
-                self._db.execute(
-                    "INSERT INTO images (generation, body) VALUES (?, ?)",
-                    (new.generation, images.SerializeToString()),
-                )
+            self._generations.insert(new, self._clock())
             planned = generation_pb2.Planned(plan=new.plan, diagnostics=new.diagnostics)
             self._events.append(new.generation, generation_pb2.GenerationEvent(planned=planned))
-            self._append_queued(new.generation, position, "")
+            self._append_queued(new.generation, "")
 
-    def request(self, request_id: str) -> tuple[str, bytes] | None:
-        row = self._db.execute(
-            "SELECT generation, request_digest FROM generations WHERE request_id = ?", (request_id,)
-        ).fetchone()
-        return None if row is None else (row["generation"], row["request_digest"])
+    def request(self, owner: str, request_id: str) -> tuple[str, bytes] | None:
+        return self._generations.request(owner, request_id)
 
     def generation(self, generation: str) -> generation_pb2.Generation | None:
-        row = self._db.execute(
-            "SELECT * FROM generations WHERE generation = ?", (generation,)
-        ).fetchone()
-        if row is None:
-            return None
-        artifacts: list[bytes] = []
-        if row["state"] == State.SUCCEEDED.value:
-            artifacts = [
-                found["body"]
-                for found in self._db.execute(
-                    "SELECT body FROM artifacts WHERE generation = ? AND epoch = ? ORDER BY name",
-                    (generation, row["attempt"]),
-                )
-            ]
-        return messages.generation(row, artifacts)
+        return self._generations.generation(generation)
+
+    def owner(self, generation: str) -> str | None:
+        return self._generations.owner(generation)
+
+    def progress(self, generation: str) -> tuple[State, int] | None:
+        return self._generations.progress(generation)
 
     def images(self, generation: str) -> Sequence[generation_pb2.InputImage]:
-        row = self._db.execute(
-            "SELECT body FROM images WHERE generation = ?", (generation,)
-        ).fetchone()
-        return [] if row is None else generation_pb2.GenerationSpec.FromString(row["body"]).images
+        return self._generations.images(generation)
 
     def page(
-        self, before: int | None, limit: int
+        self, before: int | None, limit: int, wanted: Filter
     ) -> Iterator[tuple[int, generation_pb2.Generation]]:
-        rows = self._db.execute(
-            f"SELECT {messages.SUMMARY_COLUMNS} FROM generations "
-            "WHERE ? IS NULL OR number < ? ORDER BY number DESC LIMIT ?",
-            (before, before, limit),
-        )
-        return ((row["number"], messages.summary(row)) for row in rows)
+        return self._generations.page(before, limit, wanted)
 
     def events(
         self, generation: str, after: int, limit: int
     ) -> list[generation_pb2.GenerationEvent]:
         return self._events.after(generation, after, limit)
 
-    def queue_length(self) -> int:
-        row = self._db.execute("SELECT count(*) FROM generations WHERE state = 1").fetchone()
-        return int(row[0])
+    def queue_length(self, owner: str | None = None) -> int:
+        return self._queue.length(owner)
 
     def needs(self, key: str) -> Needs:
-        row = self._db.execute(
-            "SELECT model, body FROM requirements WHERE requirement = ?", (key,)
-        ).fetchone()
-        if row is None:
-            raise KeyError(key)
-        return Needs(key, row["model"], plan_pb2.Program.FromString(row["body"]))
+        return self._generations.needs(key)
 
     def waiting(self) -> list[Waiting]:
-        now = self._clock()
-        return [
-            Waiting(row["key"], row["number"], now - row["queue_time"])
-            for row in self._db.execute(WAITING)
-        ]
+        return self._queue.waiting(self._clock())
 
     def take(
         self, keys: Collection[str], executor: executor_pb2.Executor, expires_at: float
     ) -> Lease | None:
         with self._transaction():
-            row = self._db.execute(
-                TAKE,
-                (State.RUNNING.value, executor.name, self._clock(), json.dumps(list(keys))),
-            ).fetchone()
-            if row is None:
+            taken = self._queue.take(keys, executor.name, self._clock())
+            if taken is None:
                 return None
-            generation, epoch = row["generation"], row["attempt"]
-            self._db.execute(
-                "INSERT INTO leases (generation, epoch, executor, announced, expires_at) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (generation, epoch, executor.name, executor.SerializeToString(), expires_at),
-            )
+            generation, epoch = taken
+            self._leases.insert(generation, epoch, executor, expires_at)
             started = generation_pb2.Started(executor=executor.name, attempt=epoch)
             self._events.append(generation, generation_pb2.GenerationEvent(started=started))
         return self.lease(generation)
 
     def lease(self, generation: str) -> Lease | None:
-        row = self._db.execute(f"{_LEASES} WHERE generation = ?", (generation,)).fetchone()
-        return None if row is None else messages.lease(row)
+        return self._leases.of(generation)
 
     def leases_of(self, executor: str) -> list[Lease]:
-        rows = self._db.execute(f"{_LEASES} WHERE l.executor = ?", (executor,))
-        return [messages.lease(row) for row in rows]
+        return self._leases.held_by(executor)
 
     def expired_leases(self, now: float) -> list[Lease]:
-        rows = self._db.execute(f"{_LEASES} WHERE expires_at <= ?", (now,))
-        return [messages.lease(row) for row in rows]
+        return self._leases.expired(now)
 
     def extend(self, lease: Lease, expires_at: float) -> None:
         with self._transaction():
-            self._check(lease)
-            self._extend("generation = ?", (lease.generation,), expires_at)
+            self._leases.check(lease)
+            self._leases.extend(lease, expires_at)
 
     def extend_all(self, expires_at: float) -> None:
-        self._extend("TRUE", (), expires_at)
+        with self._transaction():
+            self._leases.extend_all(expires_at)
 
     def add_steps(
         self, lease: Lease, steps: Sequence[generation_pb2.StepOutcome], expires_at: float
     ) -> None:
         with self._transaction():
-            self._check(lease)
+            self._leases.check(lease)
             for step in steps:
                 event = generation_pb2.GenerationEvent(step=step)
                 self._events.append(lease.generation, event, step=step.step)
-            self._db.execute(
-                "UPDATE generations SET steps_done = steps_done + ? WHERE generation = ?",
-                (len(steps), lease.generation),
-            )
-            self._extend("generation = ?", (lease.generation,), expires_at)
+            self._generations.add_steps_done(lease.generation, len(steps))
+            self._leases.extend(lease, expires_at)
 
     def outcomes(self, lease: Lease) -> list[generation_pb2.StepOutcome]:
         return self._events.outcomes(lease.generation, lease.epoch)
 
-    def request_cancel(self, generation: str, reason: str, expires_at: float) -> bool:
-        changed = self._db.execute(
-            "UPDATE leases SET cancel_reason = coalesce(cancel_reason, ?), "
-            "expires_at = min(expires_at, ?) WHERE generation = ?",
-            (reason, expires_at, generation),
-        )
-        return changed.rowcount == 1
+    def request_stop(self, generation: str, code: str, reason: str, expires_at: float) -> bool:
+        with self._transaction():
+            return self._leases.stop(generation, code, reason, expires_at)
 
     def requeue(self, lease: Lease, reason: str, queue_deadline: float) -> None:
         with self._transaction():
-            self._check(lease)
-            self._db.execute("DELETE FROM leases WHERE generation = ?", (lease.generation,))
-            position = self._db.execute(
-                "SELECT count(*) FROM generations WHERE state = 1 AND number < "
-                "(SELECT number FROM generations WHERE generation = ?)",
-                (lease.generation,),
-            ).fetchone()[0]
-            self._db.execute(
-                "UPDATE generations SET state = ?, executor = '', steps_done = 0, "
-                "queue_time = ?, queue_deadline = ? WHERE generation = ?",
-                (State.QUEUED.value, self._clock(), queue_deadline, lease.generation),
-            )
-            self._append_queued(lease.generation, position, reason)
+            self._leases.check(lease)
+            self._leases.remove(lease)
+            self._generations.queue(lease.generation, self._clock(), queue_deadline)
+            self._append_queued(lease.generation, reason)
 
     def end_queued(self, generation: str, ending: Ending) -> bool:
         with self._transaction():
-            row = self._db.execute(
-                "SELECT state FROM generations WHERE generation = ?", (generation,)
-            ).fetchone()
-            if row is None or row["state"] != State.QUEUED.value:
+            progress = self._generations.progress(generation)
+            if progress is None or progress[0] is not State.QUEUED:
                 return False
             self._end(generation, ending)
         return True
 
     def end_leased(self, lease: Lease, ending: Ending) -> None:
         with self._transaction():
-            self._check(lease)
-            self._db.execute("DELETE FROM leases WHERE generation = ?", (lease.generation,))
+            self._leases.check(lease)
+            self._leases.remove(lease)
             self._end(lease.generation, ending)
 
     def overdue(self, now: float) -> list[str]:
-        rows = self._db.execute(
-            "SELECT generation FROM generations WHERE state = 1 AND queue_deadline <= ?", (now,)
-        )
-        return [row["generation"] for row in rows]
+        return self._queue.overdue(now)
+
+    def expired(self, now: float) -> list[str]:
+        return self._queue.expired(now)
 
     def next_deadline(self) -> float | None:
-        row = self._db.execute(
-            "SELECT min(t) FROM (SELECT min(expires_at) AS t FROM leases UNION ALL "
-            "SELECT min(queue_deadline) FROM generations WHERE state = 1)"
-        ).fetchone()
-        return None if row[0] is None else float(row[0])
+        return self._queue.next_deadline()
 
     def add_artifact(self, lease: Lease, artifact: generation_pb2.Artifact) -> None:
         with self._transaction():
-            self._check(lease)
-            self._db.execute(
-                "INSERT OR REPLACE INTO artifacts (generation, epoch, name, body) "
-                "VALUES (?, ?, ?, ?)",
-                (lease.generation, lease.epoch, artifact.name, artifact.SerializeToString()),
-            )
+            self._leases.check(lease)
+            self._generations.add_artifact(lease.generation, lease.epoch, artifact)
 
     def artifact(self, generation: str, name: str) -> StoredArtifact | None:
-        row = self._db.execute(
-            "SELECT a.epoch, a.body FROM artifacts a JOIN generations g USING (generation) "
-            "WHERE generation = ? AND name = ? AND g.state = ? AND a.epoch = g.attempt",
-            (generation, name, State.SUCCEEDED.value),
-        ).fetchone()
-        if row is None:
-            return None
-        return StoredArtifact(row["epoch"], generation_pb2.Artifact.FromString(row["body"]))
+        return self._generations.artifact(generation, name)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+    def ended_before(self, time: float, limit: int) -> list[str]:
+        return self._ended.before(time, limit)
 
-    def _check(self, lease: Lease) -> None:
-        row = self._db.execute(
-            "SELECT epoch FROM leases WHERE generation = ?", (lease.generation,)
-        ).fetchone()
-        if row is None or row["epoch"] != lease.epoch:
-            raise StaleLeaseError(f"generations/{lease.generation} epoch {lease.epoch}")
+    def forget(self, generation: str) -> None:
+        with self._transaction():
+            self._ended.forget(generation)
 
-    def _extend(self, where: str, parameters: tuple[str, ...], expires_at: float) -> None:
-        self._db.execute(
-            "UPDATE leases SET expires_at = CASE WHEN cancel_reason IS NULL THEN ? "
-            f"ELSE min(expires_at, ?) END WHERE {where}",
-            (expires_at, expires_at, *parameters),
-        )
+    def compact(self, ended_before: float, limit: int) -> int:
+        with self._transaction():
+            return self._ended.compact(ended_before, limit)
+
+    def used_bytes(self) -> int:
+        return self._ended.used_bytes()
+
+    def give_back(self, pages: int) -> bool:
+        with writing():
+            return self._ended.give_back(pages)
+
+    def overview(self, at_most: int, runs_at_most: int) -> Overview:
+        return overview.read(self._db, self._clock(), at_most, runs_at_most)
+
+    def _transaction(self) -> AbstractContextManager[None]:
+        return transaction(self._db)
 
     def _end(self, generation: str, ending: Ending) -> None:
-        self._db.execute(
-            "UPDATE generations SET state = ?, end_time = ?, failure = ?, record = ? "
-            "WHERE generation = ?",
-            (
-                ending.state.value,
-                self._clock(),
-                None if ending.failure is None else ending.failure.SerializeToString(),
-                None if ending.record is None else ending.record.SerializeToString(),
-                generation,
-            ),
-        )
-        self._db.execute("DELETE FROM images WHERE generation = ?", (generation,))
+        self._generations.end(generation, ending, self._clock())
         finished = self.generation(generation)
+        assert finished is not None
+        finished.ClearField("owner")
         self._events.append(generation, generation_pb2.GenerationEvent(finished=finished))
 
-    def _append_queued(self, generation: str, position: int, reason: str) -> None:
+    def _append_queued(self, generation: str, reason: str) -> None:
+        position = self._queue.position(generation)
         queued = generation_pb2.Queued(position=position, reason=reason)
         self._events.append(generation, generation_pb2.GenerationEvent(queued=queued))

@@ -20,6 +20,17 @@ class StaleLeaseError(Exception):
     """The lease is over: its work ended, was queued again or went to another executor."""
 
 
+class StorageFullError(Exception):
+    """Nothing can be written now, most likely for want of space; what was written stands."""
+
+
+PRIORITY_SECONDS = 60.0
+"""What one step of priority is worth: work is leased as if it had waited so much longer.
+
+So waiting raises work, and the highest priority overtakes the lowest for a bounded time only.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What an executor must hold to take work. Equal needs have equal keys.
@@ -36,7 +47,8 @@ class Needs:
 class NewGeneration:
     """Work to accept.
 
-    ``request_digest`` tells a repeated request from one that reuses its ``request_id``.
+    ``request_digest`` tells a repeated request from one that reuses its ``request_id``, which is
+    the ``owner``'s own. ``deadline``: when it ends in whatever state, None: never.
     """
 
     generation: str
@@ -47,28 +59,50 @@ class NewGeneration:
     plan: plan_pb2.Plan
     diagnostics: tuple[planner_pb2.Diagnostic, ...]
     queue_deadline: float
+    owner: str = ""
+    priority: int = 0
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The oldest queued generation of a key: its place in the order of all, and its wait."""
+    """The next queued generation of a key.
+
+    Work is leased in the order of ``turn``, then ``number``. ``seconds``: how long that work of the
+    key has waited that has waited longest.
+    """
 
     key: str
     number: int
+    turn: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which generations a list has. ``owner`` None: those of all; ``states`` and ``model`` empty:
+    any. ``model`` is a served name.
+    """
+
+    owner: str | None = None
+    states: frozenset[State] = frozenset()
+    model: str = ""
+    created_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One executor's hold on one running generation; times are seconds since the epoch.
 
-    ``requirement`` is the key of its needs.
+    ``requirement`` is the key of its needs. ``cancel_code`` names the status that the work ends
+    with once its executor has stopped: CANCELLED or DEADLINE_EXCEEDED.
     """
 
     generation: str
     epoch: int
     executor: executor_pb2.Executor
     expires_at: float
+    cancel_code: str | None
     cancel_reason: str | None
     requirement: str
     plan_id: str
@@ -98,3 +132,35 @@ class StoredArtifact:
 
     epoch: int
     artifact: generation_pb2.Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedWork:
+    generation: str
+    model: str
+    priority: int
+    waited_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunningWork:
+    """``started_at``: of its first attempt, in seconds since the epoch."""
+
+    generation: str
+    executor: str
+    plan_id: str
+    attempt: int
+    steps_done: int
+    step_count: int
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """``head``: the first of the queue, in the order in which they are leased."""
+
+    queued: int
+    oldest_queued_seconds: float
+    running: int
+    head: tuple[QueuedWork, ...]
+    runs: tuple[RunningWork, ...]

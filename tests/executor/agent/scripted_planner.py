@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import grpc
 from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc
 from ditplan.dispatch.v1.dispatch_pb2 import RunLeaseRequest, RunLeaseResponse
 from ditplan.identity import plan_id
 from ditplan.v1 import generation_pb2, plan_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 BATCH = 3
 
@@ -46,6 +50,9 @@ class Job:
     first_step_offset: int = 0
     on_request: Callable[[RunLeaseRequest, int], RunLeaseResponse | None] = lambda request, n: None
     upload_status: list[grpc.StatusCode] = field(default_factory=list)
+    # Their refusals come with RetryInfo.
+    retry_later: bool = False
+    damaged_uploads: int = 0
 
     attaches: list[dispatch_pb2.Attach] = field(default_factory=list)
     steps: list[generation_pb2.StepOutcome] = field(default_factory=list)
@@ -80,6 +87,9 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         self.jobs: dict[str, Job] = {}
         self.asked: list[dispatch_pb2.AcquireLeaseRequest] = []
         self.refuse_with: tuple[grpc.StatusCode, str] | None = None
+        # None: plaintext.
+        self.credentials: grpc.ServerCredentials | None = None
+        self.bearers: list[str] = []
         self.port = 0
         self._stopping = threading.Event()
         self._server: grpc.Server | None = None
@@ -92,7 +102,12 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         self._stopping = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(8))
         dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = self.address
+        self.port = (
+            self._server.add_insecure_port(address)
+            if self.credentials is None
+            else self._server.add_secure_port(address, self.credentials)
+        )
         self._server.start()
 
     def stop(self) -> None:
@@ -109,6 +124,7 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         self, request: dispatch_pb2.AcquireLeaseRequest, context: grpc.ServicerContext
     ) -> dispatch_pb2.AcquireLeaseResponse:
         self.asked.append(request)
+        self.bearers += [v for k, v in context.invocation_metadata() if k == "authorization"]
         if self.refuse_with is not None:
             context.abort(*self.refuse_with)
         until = time.monotonic() + request.wait_seconds
@@ -171,11 +187,24 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         header = requests[0].header
         job = self.jobs[header.lease.generation]
         if job.upload_status:
-            context.abort(job.upload_status.pop(0), "scripted")
+            _refuse(context, job.upload_status.pop(0), retry_later=job.retry_later)
         job.chunk_sizes += [len(request.data) for request in requests]
-        job.artifacts[header.name] = b"".join(request.data for request in requests)
+        data = b"".join(request.data for request in requests)
+        job.artifacts[header.name] = data
         job.media_types[header.name] = header.media_type
-        return dispatch_pb2.UploadArtifactResponse()
+        damaged = job.damaged_uploads > 0
+        job.damaged_uploads -= damaged
+        sha256 = hashlib.sha256(data[:-1] if damaged else data).hexdigest()
+        return dispatch_pb2.UploadArtifactResponse(
+            artifact=generation_pb2.Artifact(name=header.name, sha256=sha256)
+        )
+
+
+def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, *, retry_later: bool) -> NoReturn:
+    status = status_pb2.Status(code=code.value[0], message="scripted")
+    if retry_later:
+        status.details.add().Pack(error_details_pb2.RetryInfo())
+    context.abort_with_status(rpc_status.to_status(status))
 
 
 def _assignment(job: Job) -> Iterator[RunLeaseResponse]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import av
 import pytest
 import torch
 from ditplan.dispatch.v1.dispatch_pb2 import Lease
+from ditplan.v1 import generation_pb2
 from PIL import Image
 from safetensors.torch import load
 
@@ -40,6 +42,18 @@ def test_a_picture_is_kept_as_png() -> None:
     [file] = encode(_result((255, 0, 0)), save_latents=False)
     assert (file.name, file.media_type) == ("image.png", "image/png")
     assert Image.open(io.BytesIO(file.data)).getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_a_picture_in_webp_has_every_bit() -> None:
+    noise = torch.randint(0, 256, (16, 32, 3), generator=torch.Generator().manual_seed(0))
+    picture = Image.frombytes("RGB", (32, 16), bytes(noise.flatten().tolist()))
+    result = dataclasses.replace(_result((0, 0, 0)), frames=(picture,))
+    webp = generation_pb2.IMAGE_FORMAT_WEBP
+    first, again = (encode(result, save_latents=False, image_format=webp) for _ in "12")
+    assert first == again
+    [file] = first
+    assert (file.name, file.media_type) == ("image.webp", "image/webp")
+    assert Image.open(io.BytesIO(file.data)).convert("RGB").tobytes() == picture.tobytes()
 
 
 @pytest.mark.parametrize("size", [(32, 16), (33, 17)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.identity import plan_id
-from ditplan.v1 import plan_pb2
+from ditplan.v1 import generation_pb2, plan_pb2
 from PIL import Image
 from safetensors.torch import load as load_tensors
 
@@ -256,6 +256,37 @@ def test_an_upload_that_breaks_is_tried_again(agent: Agent, planner: ScriptedPla
     planner.offer(job)
     assert job.over.wait(WAIT)
     assert job.completion is not None
+
+
+def test_an_upload_to_a_full_disk_is_tried_again(agent: Agent, planner: ScriptedPlanner) -> None:
+    full = [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+    job = planner.offer(Job(program("FC"), upload_status=full, retry_later=True))
+    assert job.over.wait(WAIT)
+    assert job.completion is not None
+    assert list(job.artifacts) == ["image.png"]
+
+
+def test_what_arrived_damaged_is_sent_again(agent: Agent, planner: ScriptedPlanner) -> None:
+    job = planner.offer(Job(program("FC"), damaged_uploads=1))
+    assert job.over.wait(WAIT)
+    assert job.completion is not None
+    assert job.chunk_sizes == [len(job.artifacts["image.png"])] * 2
+
+
+def test_a_picture_is_kept_in_the_format_that_is_asked_for(
+    agent: Agent, planner: ScriptedPlanner
+) -> None:
+    jobs = [
+        planner.offer(Job(program("FC"), name=f"generations/{number}", spec=spec))
+        for number, spec in enumerate(
+            (default_spec(), default_spec(image_format=generation_pb2.IMAGE_FORMAT_WEBP))
+        )
+    ]
+    assert all(job.over.wait(WAIT) for job in jobs)
+    png, webp = (Image.open(io.BytesIO(*job.artifacts.values())) for job in jobs)
+    assert (png.format, webp.format) == ("PNG", "WEBP")
+    assert jobs[1].media_types == {"image.webp": "image/webp"}
+    assert webp.convert("RGB").tobytes() == png.convert("RGB").tobytes()
 
 
 def test_the_announcement_says_what_is_served(

@@ -15,6 +15,7 @@ LEASE = Lease(
     epoch=1,
     executor=executor_pb2.Executor(name="exec-1"),
     expires_at=0.0,
+    cancel_code=None,
     cancel_reason=None,
     requirement="r",
     plan_id="p",
@@ -22,7 +23,7 @@ LEASE = Lease(
     step_count=28,
 )
 LAST = replace(LEASE, epoch=3)
-CANCELLING = replace(LEASE, cancel_reason="a client cancelled it")
+CANCELLING = replace(LEASE, cancel_code="CANCELLED", cancel_reason="a client cancelled it")
 
 
 def test_lost_work_is_queued_again_where_another_can_take_it() -> None:

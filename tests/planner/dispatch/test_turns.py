@@ -25,7 +25,7 @@ def turn(
     held_seconds: float = 1e6,
 ) -> Requirement | None:
     """Of work by requirement, number and seconds."""
-    queued = [Waiting(needed.key, number, seconds) for needed, number, seconds in waiting]
+    queued = [Waiting(needed.key, number, 0.0, seconds) for needed, number, seconds in waiting]
     work = next_work(
         offer, others, queued, KNOWN.__getitem__, patience=60.0, held_seconds=held_seconds
     )

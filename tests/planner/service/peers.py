@@ -29,11 +29,18 @@ cache_config:
 
 
 class Client:
-    """Every service of one planner."""
+    """Every service of one planner; ``tls`` encrypts, ``token`` is shown with every call."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(
-            address, options=(("grpc.use_local_subchannel_pool", 1),)
+    def __init__(
+        self, address: str, token: str = "", tls: grpc.ChannelCredentials | None = None
+    ) -> None:
+        self.address = address
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        bearer = _with_token(token) if token else ()
+        self.channel = (
+            grpc.aio.insecure_channel(address, options, interceptors=bearer)
+            if tls is None
+            else grpc.aio.secure_channel(address, tls, options, interceptors=bearer)
         )
         self.planner: Any = PlannerServiceStub(self.channel)
         self.generations: Any = GenerationServiceStub(self.channel)
@@ -60,6 +67,23 @@ class Client:
 
     async def ended(self, name: str) -> generation_pb2.Generation:
         return (await self.watch(name))[-1].finished
+
+
+def _with_token(token: str) -> list[grpc.aio.ClientInterceptor]:
+    """An interceptor for each kind of call, which has the token among its metadata."""
+
+    async def call(self: object, continuation: Any, details: Any, request: Any) -> Any:
+        pair = ("authorization", f"Bearer {token}")
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), pair)
+        return await continuation(details._replace(metadata=metadata), request)
+
+    kinds = {
+        "unary_unary": grpc.aio.UnaryUnaryClientInterceptor,
+        "unary_stream": grpc.aio.UnaryStreamClientInterceptor,
+        "stream_unary": grpc.aio.StreamUnaryClientInterceptor,
+        "stream_stream": grpc.aio.StreamStreamClientInterceptor,
+    }
+    return [type(kind, (base,), {f"intercept_{kind}": call})() for kind, base in kinds.items()]
 
 
 def spec(**changes: Any) -> generation_pb2.GenerationSpec:
@@ -165,9 +189,11 @@ class Run:
 class Executor:
     """Speaks the dispatch protocol as its test tells it to, over a connection of its own."""
 
-    def __init__(self, address: str, name: str = "exec-1", **announced: Any) -> None:
+    def __init__(
+        self, address: str, name: str = "exec-1", *, token: str = "", **announced: Any
+    ) -> None:
         self.message = executor_message(name, **announced)
-        self.client = Client(address)
+        self.client = Client(address, token)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from ditplan.dispatch.v1 import dispatch_pb2
-from ditplan.v1 import generation_pb2, planner_pb2
+from ditplan.v1 import generation_pb2, monitor_pb2, planner_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -20,7 +20,7 @@ from tests.planner.service.peers import Client, Executor, asking, refused
 
 METHODS: list[MethodDescriptor] = [
     method
-    for file in (planner_pb2, generation_pb2, dispatch_pb2)
+    for file in (planner_pb2, generation_pb2, dispatch_pb2, monitor_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -105,6 +105,10 @@ def _set(message: Message, field: FieldDescriptor, dice: random.Random, depth: i
             value = dice.choice((0.0, -1.0, 0.1, float("nan"), float("inf"), 1e308))
         case FieldDescriptor.CPPTYPE_ENUM:
             value = dice.choice((0, 1, 3, 99))
+        case FieldDescriptor.CPPTYPE_INT32:
+            value = dice.choice((0, 1, -1, 101, 2**31 - 1, -(2**31)))
+        case FieldDescriptor.CPPTYPE_INT64:
+            value = dice.choice((0, 1, -1, 2**32, 2**62, 2**63 - 1, -(2**63)))
         case FieldDescriptor.CPPTYPE_UINT64:
             value = dice.choice((*ODD_NUMBERS, 2**63, 2**64 - 1))
         case _:

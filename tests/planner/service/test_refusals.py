@@ -326,7 +326,7 @@ async def test_pages_go_from_the_newest_to_the_oldest(settings: Settings) -> Non
             token = page.next_page_token
         assert listed == created[::-1]
         assert token == ""
-        for bad in ("0", "-1", "x", "1" * 19, "١", " 1", "1\n"):
+        for bad in ("0", "-1", "x", "1" * 19, "١", " 1", "1\n", "1", f"0-{'0' * 16}"):
             request = generation_pb2.ListGenerationsRequest(page_token=bad)
             refusal = await refused(client.generations.ListGenerations(request))
             assert refusal.code == INVALID
@@ -472,3 +472,35 @@ async def test_uploads_out_of_order_or_bounds_are_refused(settings: Settings) ->
             assert refusal.code == INVALID
     files = [p for p in (settings.data / "artifacts").rglob("*") if p.is_file()]
     assert files == []
+
+
+async def test_maxima_of_an_operator_are_named_with_their_fields(settings: Settings) -> None:
+    limits = Limits(steps=5, frames=9)
+    async with (
+        Planner(replace(settings, limits=limits)) as planner,
+        Client(planner.address) as client,
+    ):
+        film = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+        for call, field, text in (
+            (
+                client.generations.CreateGeneration(create_request(queue=True)),
+                "num_inference_steps",
+                "6 is more than the 5",
+            ),
+            (
+                client.planner.CompilePlan(planner_pb2.CompilePlanRequest(model=MODEL)),
+                "num_inference_steps",
+                "28 is more than the 5",
+            ),
+            (
+                client.generations.CreateGeneration(
+                    create_request(queue=True, model=film, num_inference_steps=5, num_frames=13)
+                ),
+                "num_frames",
+                "13 is more than the 9",
+            ),
+        ):
+            refusal = await refused(call)
+            assert refusal.code == INVALID
+            assert len(refusal.infos) == 1
+            assert text in refusal.violations[field]

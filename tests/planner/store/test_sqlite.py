@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,20 +11,23 @@ from pathlib import Path
 import pytest
 from ditplan.v1 import executor_pb2, generation_pb2, plan_pb2
 
+from planner.store.queue import TAKE, WAITING
 from planner.store.schema import StoreVersionError
-from planner.store.sqlite import TAKE, WAITING, SqliteStore
-from planner.store.values import Ending, Lease, Needs, StaleLeaseError, State, Waiting
+from planner.store.sqlite import SqliteStore
+from planner.store.values import (
+    Ending,
+    Filter,
+    Lease,
+    Needs,
+    StaleLeaseError,
+    State,
+    StorageFullError,
+    Waiting,
+)
 from tests.planner.store.writer import new, outcome
 
 EXECUTOR = executor_pb2.Executor(name="exec-1")
 LATER = 2e9
-# Generations of which one part of a transaction is there and another is not.
-HALF_DONE = """
-SELECT generation FROM generations g WHERE
-  (state = 2) != EXISTS (SELECT 1 FROM leases l WHERE l.generation = g.generation)
-  OR last_sequence != (SELECT count(*) FROM events e WHERE e.generation = g.generation)
-  OR steps_done != (SELECT count(step) FROM events e WHERE e.generation = g.generation)
-"""
 SUCCESS = Ending(State.SUCCEEDED, record=generation_pb2.Record())
 CANCELLED = Ending(State.CANCELLED, failure=generation_pb2.Failure(code="CANCELLED"))
 
@@ -50,7 +51,7 @@ def take(store: SqliteStore, requirement: str = "r", expires_at: float = LATER) 
 
 
 def states(store: SqliteStore) -> dict[str, State]:
-    found = store.page(None, 100)
+    found = store.page(None, 100, Filter())
     return {g.name.removeprefix("generations/"): State(g.state) for _, g in found}
 
 
@@ -73,6 +74,54 @@ def test_the_oldest_over_several_keys_is_taken_first(store: SqliteStore) -> None
     assert store.take([], EXECUTOR, LATER) is None
 
 
+def test_a_minute_of_waiting_is_worth_a_step_of_priority(path: Path) -> None:
+    now = 1e6
+    store = SqliteStore(path, clock=lambda: now)
+    store.create(new("low", priority=-100))
+    now += 60.0 * 200 - 1.0
+    store.create(new("high-before", priority=100))
+    now += 2.0
+    store.create(new("high-after", priority=100))
+    order = ["high-before", "low", "high-after"]
+    assert [take(store).generation for _ in order] == order, "nothing is overtaken for ever"
+    store.close()
+
+
+def test_priorities_hold_over_several_keys_and_among_those_that_wait(path: Path) -> None:
+    now = 1e6
+    store = SqliteStore(path, clock=lambda: now)
+    for name, key, priority in (("a", "r", 0), ("b", "s", 1), ("c", "r", 2), ("d", "s", 1)):
+        store.create(new(name, key, priority=priority))
+    best = sorted(store.waiting(), key=lambda each: (each.turn, each.number))
+    assert [(each.key, each.number) for each in best] == [("r", 3), ("s", 2)]
+    taken = [store.take(["s", "r"], EXECUTOR, LATER) for _ in range(4)]
+    assert [lease.generation for lease in taken if lease] == ["c", "b", "d", "a"]
+    store.close()
+
+
+def test_a_clock_that_is_set_back_does_not_change_the_order(path: Path) -> None:
+    now = 1e6
+    store = SqliteStore(path, clock=lambda: now)
+    store.create(new("a"))
+    now -= 3600.0
+    store.create(new("b"))
+    assert [take(store).generation, take(store).generation] == ["a", "b"]
+    listed = [number for number, _ in store.page(None, 9, Filter(created_since=1e6))]
+    assert listed == [2, 1]
+    store.close()
+
+
+def test_queued_again_work_is_told_how_many_are_ahead(store: SqliteStore) -> None:
+    for name, priority in (("a", 0), ("b", 1), ("c", 2), ("d", 0)):
+        store.create(new(name, priority=priority))
+    c, b = take(store), take(store)
+    assert (c.generation, b.generation) == ("c", "b")
+    store.requeue(c, "lost", LATER)
+    store.requeue(b, "lost", LATER)
+    positions = {name: store.events(name, 0, 9)[-1].queued.position for name in "cb"}
+    assert positions == {"c": 0, "b": 1}
+
+
 def test_the_oldest_of_every_key_waits_since_it_was_queued(path: Path) -> None:
     now = 100.0
     store = SqliteStore(path, clock=lambda: now)
@@ -81,14 +130,14 @@ def test_the_oldest_of_every_key_waits_since_it_was_queued(path: Path) -> None:
         store.create(new(name, requirement))
         now += 10.0
     assert sorted(store.waiting(), key=lambda each: each.number) == [
-        Waiting("r", 1, 30.0),
-        Waiting("s", 2, 20.0),
+        Waiting("r", 1, 100.0, 30.0),
+        Waiting("s", 2, 110.0, 20.0),
     ]
     lost = take(store)
     assert {each.key: each.number for each in store.waiting()} == {"r": 3, "s": 2}
     store.requeue(lost, "executor exec-1 was lost", LATER)
     now += 1.0
-    assert Waiting("r", 1, 1.0) in store.waiting()
+    assert Waiting("r", 1, 100.0, 11.0) in store.waiting(), "the other has not been queued anew"
     for requirement in ("r", "s", "r"):
         take(store, requirement)
     assert store.waiting() == []
@@ -207,14 +256,15 @@ def test_completion_publishes_the_artifacts_of_its_own_lease(store: SqliteStore)
 def test_a_lease_being_cancelled_only_expires_sooner(store: SqliteStore) -> None:
     store.create(new("a"))
     lease = take(store, expires_at=100.0)
-    assert store.request_cancel("a", "why", 50.0)
-    assert store.request_cancel("a", "again", 70.0)
+    assert store.request_stop("a", "CANCELLED", "why", 50.0)
+    assert store.request_stop("a", "DEADLINE_EXCEEDED", "again", 70.0)
     store.extend(lease, 200.0)
     store.add_steps(lease, [outcome(0)], 200.0)
     store.extend_all(200.0)
     current = store.lease("a")
     assert current is not None
-    assert (current.expires_at, current.cancel_reason) == (50.0, "why")
+    found = current.expires_at, current.cancel_code, current.cancel_reason
+    assert found == (50.0, "CANCELLED", "why")
     assert store.expired_leases(49.0) == []
     assert [lease.generation for lease in store.expired_leases(50.0)] == ["a"]
 
@@ -233,8 +283,78 @@ def test_only_queued_work_can_be_ended_as_queued(store: SqliteStore) -> None:
     assert store.end_queued("a", CANCELLED)
     assert not store.end_queued("a", CANCELLED)
     assert not store.end_queued("unknown", CANCELLED)
-    assert not store.request_cancel("a", "", LATER)
+    assert not store.request_stop("a", "CANCELLED", "", LATER)
     assert store.queue_length() == 0
+
+
+def test_the_oldest_that_ended_are_forgotten_first(path: Path) -> None:
+    now = 100.0
+    store = SqliteStore(path, clock=lambda: now)
+    for name in "abcd":
+        store.create(new(name))
+    for name in ("b", "a", "c"):
+        now += 10.0
+        store.end_queued(name, CANCELLED)
+    assert store.ended_before(LATER, 2) == ["b", "a"]
+    assert store.ended_before(120.0, 9) == ["b", "a"]
+    store.forget("b")
+    assert store.needs("r").model == "m", "of others"
+    assert store.generation("b") is None
+    assert store.events("b", 0, 9) == []
+    assert store.ended_before(LATER, 9) == ["a", "c"]
+    assert store.compact(120.0, 9) == 1
+    assert store.compact(120.0, 9) == 0, "once is enough"
+    assert [len(store.events(name, 0, 9)) for name in "acd"] == [2, 3, 2]
+    store.close()
+
+
+def test_what_a_key_stands_for_is_forgotten_with_the_last_that_has_it(store: SqliteStore) -> None:
+    for name, key in (("a", "r"), ("b", "r"), ("c", "s")):
+        store.create(new(name, key))
+        store.end_queued(name, CANCELLED)
+    store.forget("a")
+    assert store.needs("r").key == "r"
+    store.forget("b")
+    with pytest.raises(KeyError):
+        store.needs("r")
+    assert store.needs("s").key == "s"
+
+
+def test_the_space_of_what_is_forgotten_is_given_back(path: Path) -> None:
+    store = SqliteStore(path)
+    prompt = generation_pb2.GenerationSpec(model="m", prompt="p" * 10_000)
+    for i in range(300):
+        store.create(replace(new(f"g{i}"), spec=prompt))
+        store.end_queued(f"g{i}", CANCELLED)
+    used = store.used_bytes()
+    before = path.stat().st_size
+    pieces = 0
+    for i in range(300):
+        store.forget(f"g{i}")
+    while store.give_back(64):
+        pieces += 1
+    assert pieces > 5, "in small pieces"
+    assert used > 3_000_000
+    assert store.used_bytes() < used / 10
+    assert path.stat().st_size < before / 5
+    assert not store.give_back(64)
+    store.close()
+
+
+def test_a_store_without_space_says_so_and_goes_on_when_there_is_some(store: SqliteStore) -> None:
+    store.create(new("a"))
+    lease = take(store)
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    prompt = generation_pb2.GenerationSpec(model="m", prompt="p" * 10_000)
+    with pytest.raises(StorageFullError, match="full"):
+        store.create(replace(new("b"), spec=prompt))
+    assert store.generation("b") is None
+    assert store.queue_length() == 0
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    store.create(replace(new("b"), spec=prompt))
+    store.end_leased(lease, SUCCESS)
+    assert states(store) == {"a": State.SUCCEEDED, "b": State.QUEUED}
 
 
 def test_another_process_goes_on_with_the_file(path: Path, store: SqliteStore) -> None:
@@ -243,7 +363,7 @@ def test_another_process_goes_on_with_the_file(path: Path, store: SqliteStore) -
     store.add_steps(lease, [outcome(0)], LATER)
     store.close()
     reopened = SqliteStore(path)
-    assert reopened.request("mine") == ("a", b"digest")
+    assert reopened.request("", "mine") == ("a", b"digest")
     assert reopened.leases_of("exec-1")[0].steps_done == 1
     reopened.add_steps(lease, [outcome(1)], LATER)
     reopened.end_leased(lease, SUCCESS)
@@ -257,37 +377,3 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreVersionError, match="99"):
         SqliteStore(path)
-
-
-def test_nothing_promised_is_lost_when_the_writer_is_killed(path: Path) -> None:
-    promised: list[list[str]] = []
-    for pause in (0.05, 0.15, 0.3):
-        promised.clear()
-        path = path.with_name(f"{pause}.sqlite3")
-        writer = subprocess.Popen(
-            [sys.executable, "-m", "tests.planner.store.writer", str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert writer.stdout is not None
-        promised.append(writer.stdout.readline().split())
-        time.sleep(pause)
-        writer.kill()
-        promised.extend(line.split() for line in writer.stdout if line.endswith("\n"))
-        writer.wait()
-
-        with sqlite3.connect(path) as db:
-            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            assert db.execute(HALF_DONE).fetchall() == []
-        store = SqliteStore(path)
-        for what, name in promised:
-            found = store.generation(name)
-            assert found is not None
-            if what == "succeeded":
-                assert State(found.state) is State.SUCCEEDED
-                assert len(store.events(name, 0, 100)) == 7
-        for lease in store.leases_of("e"):
-            store.requeue(lease, "the planner was killed", LATER)
-        while (lease := store.take(["r"], EXECUTOR, LATER)) is not None:
-            store.end_leased(lease, SUCCESS)
-        store.close()
