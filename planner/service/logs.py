@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
+
+from planner.service.lossy import LossyStream
 
 
 def configure_logs(level: int = logging.INFO) -> None:
@@ -28,6 +31,6 @@ def configure_logs(level: int = logging.INFO) -> None:
             *tail,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, LossyStream(sys.stderr))),
         cache_logger_on_first_use=False,
     )
