@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -270,6 +271,58 @@ def test_a_killed_planner_finds_its_runs_again(
         assert finished.attempt == 1, "the executor's work was not taken up again"
         assert [e.step.step for e in events if e.HasField("step")] == list(range(LONG))
         assert _read(stub, finished) == picture
+
+
+def test_a_run_sits_through_a_full_disk_of_the_planner(
+    planner: Service,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    start_executor: Start,
+    checkpoint: Path,
+) -> None:
+    executor = start_executor(planner)
+    picture = _read(stub, _Watched(stub, _spec(checkpoint)).finished())
+    run = _Watched(stub, _spec(checkpoint, 200))
+    eventually(lambda: run.steps() > 5)
+    free = resource.prlimit(planner.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(planner.process.pid, resource.RLIMIT_FSIZE, (0, free[1]))
+    # Until the executor has nothing left to do but to deliver.
+    eventually(lambda: executor.log.count('"event": "run_finished"') == 2)
+    time.sleep(1.0)
+    with pytest.raises(grpc.RpcError) as refusal:
+        stub.CreateGeneration(
+            generation_pb2.CreateGenerationRequest(spec=_spec(checkpoint)), timeout=5
+        )
+    assert refusal.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    resource.prlimit(planner.process.pid, resource.RLIMIT_FSIZE, free)
+    finished = run.finished(20)
+    assert (finished.state, finished.attempt) == (SUCCEEDED, 1)
+    assert [event.step.step for event in run.events if event.HasField("step")] == list(range(200))
+    again = _Watched(stub, _spec(checkpoint)).finished()
+    assert _read(stub, again) == picture
+    assert "Traceback" not in planner.log
+
+
+def test_a_deadline_ends_the_run_and_frees_its_executor(
+    planner: Service,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    start_executor: Start,
+    checkpoint: Path,
+) -> None:
+    start_executor(planner)
+    request = generation_pb2.GenerateRequest(spec=_spec(checkpoint, 1000))
+    with pytest.raises(grpc.RpcError) as refusal:
+        list(stub.Generate(request, timeout=2))
+    assert refusal.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    listing = generation_pb2.ListGenerationsRequest(states=[FAILED], page_size=1)
+
+    def failed() -> list[generation_pb2.Generation]:
+        return list(stub.ListGenerations(listing, timeout=5).generations)
+
+    eventually(failed, 5)
+    [ended] = failed()
+    assert ended.failure.code == "DEADLINE_EXCEEDED"
+    assert 0 < ended.failure.step < 1000
+    assert _Watched(stub, _spec(checkpoint)).finished(20).state == SUCCEEDED
 
 
 def test_the_command_line_sits_through_a_restart_of_the_planner(

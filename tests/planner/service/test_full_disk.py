@@ -57,20 +57,23 @@ class Disk:
 
 @contextmanager
 def serving(data: Path) -> Iterator[tuple[Disk, str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(data)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # Its log meets the same disk.
+    log = data / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(data)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     assert process.stdout is not None
     try:
         yield Disk(process), process.stdout.readline().strip()
     finally:
         process.terminate()
-        _, errors = process.communicate(timeout=10)
+        process.communicate(timeout=10)
     assert process.returncode == 0
-    assert "Traceback" not in errors
+    assert "Traceback" not in log.read_text()
 
 
 def assert_full(refusal: Refusal) -> None:
