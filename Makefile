@@ -43,6 +43,9 @@ conformance: setup ## Check planner and engine against recorded data: ORACLE=DIR
 fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz
 
+chaos: setup ## Kill, stop and end planner and executors under load: nothing accepted is lost
+	$(ONE_THREAD) $(BIN)/python -m tests.chaos
+
 chaos-ranks: setup ## Kill, stop and fail ranks 100 times: no hang, every next picture right
 	$(ONE_THREAD) $(BIN)/python -m tests.chaos_ranks
 
