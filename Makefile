@@ -46,6 +46,9 @@ fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 chaos: setup ## Kill, stop and end planner and executors under load: nothing accepted is lost
 	$(ONE_THREAD) $(BIN)/python -m tests.chaos
 
+hostile: setup ## Send 10,000 hostile requests to a planner: each gets its status
+	$(ONE_THREAD) $(BIN)/python -m tests.hostile
+
 chaos-ranks: setup ## Kill, stop and fail ranks 100 times: no hang, every next picture right
 	$(ONE_THREAD) $(BIN)/python -m tests.chaos_ranks
 
