@@ -65,6 +65,9 @@ bench-parallel: setup ## Measure two ranks of one thread each against one (minut
 bench-placement: setup ## Measure the demo model compiled and quantized against eager (minutes)
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.placement
 
+bench-service: setup ## Measure calls against a bare echo, what the service adds to a run (a minute)
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.service
+
 # docs/quality.png is the plot of a whole run.
 quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)
 	$(BIN)/pip install --quiet --editable '.[bench]'
