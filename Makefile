@@ -89,5 +89,5 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz chaos-ranks bench-planner bench-engine quality \
-  demo-model docs proto clean
+.PHONY: help setup demo test check conformance fuzz chaos chaos-ranks hostile bench-planner \
+  bench-engine bench-parallel bench-placement bench-service quality demo-model docs proto clean
