@@ -11,6 +11,8 @@ import sys
 from typing import NoReturn
 
 import click
+from ditplan.connection import Connection, ConnectionOptionsError, is_local
+from ditplan.connection_options import connection_options
 from ditplan.v1 import plan_pb2
 
 from executor.agent.options import SIZES, PlanFile, boolean
@@ -51,7 +53,7 @@ MISUSE = 2
     default="127.0.0.1:0",
     show_default=True,
     metavar="HOST:PORT",
-    help="For health checks and questions about this executor.",
+    help="For health checks; on this machine, or with --insecure, for questions about it, too.",
 )
 @click.option(
     "--drain-seconds",
@@ -97,6 +99,7 @@ MISUSE = 2
     metavar="WIDTHxHEIGHT[xFRAMES],...",
     help="The sizes of --warmup.",
 )
+@connection_options
 @click.option("--verbose", is_flag=True, help="Log every layer that is quantized or is not.")
 @click.option(
     "--rank-timeout",
@@ -130,6 +133,7 @@ def main(
     vae_cpu_offload: bool,
     warmup: bool,
     warmup_resolutions: tuple[Size, ...] | None,
+    connection: Connection,
     verbose: bool,
     rank_timeout: float,
 ) -> None:
@@ -148,6 +152,8 @@ def main(
     end_with_launcher()
     tp_size = tp_size or (plan.topology.tp_size if plan else 0) or 1
     seat = _seat(group_size, tp_size)
+    if seat.rank == 0:
+        _require_connection(connection, planner)
     if plan is not None and plan.topology.world_size != seat.size:
         raise click.BadParameter(
             f"it is for {plan.topology.world_size} ranks, the executor has {seat.size}",
@@ -191,6 +197,7 @@ def main(
         variant=variant,
         lora=lora,
         lora_scale=1.0 if lora_scale is None else lora_scale,
+        connection=connection,
     )
     if seat.rank == 0:
         _lead(settings, _address_of(seat, listen), drain_seconds)
@@ -209,12 +216,15 @@ def _lead(settings: Settings, listen: str, drain_seconds: float) -> NoReturn:
     status = 0
     with Shutdown(drain_seconds) as shutdown:
         try:
-            port = server.start(listen)
+            private = is_local(listen) or settings.connection.insecure
+            port = server.start(listen, health_only=not private)
         except CannotListenError as error:
             raise click.BadParameter(str(error), param_hint="--listen") from None
         address = listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
         log = structlog.get_logger("executor")
         log.info("listening", executor=settings.name, address=address)
+        for file in settings.connection.exposed():
+            log.warning("secret_exposed", file=str(file), reason="everyone here can read it")
 
         from executor.agent.dialer import RefusedByPlannerError
         from executor.agent.serve import serve
@@ -257,6 +267,14 @@ def _require_address(option: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise click.BadParameter(f"{address!r} is not HOST:PORT", param_hint=option)
+
+
+def _require_connection(connection: Connection, planner: str) -> None:
+    """Said before the model is loaded."""
+    try:
+        connection.open(planner).close()
+    except ConnectionOptionsError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _require_name_of_adapted(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from planner.compile.request import MAX_FRAMES, MAX_STEPS
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -31,6 +33,8 @@ class Timing:
     max_queue_seconds: float = 3600.0
     max_acquire_wait: float = 60.0
     stop_grace: float = 5.0
+    # For a peer to take the next message of a stream.
+    stalled_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Limits:
     # of a film together. Enough for 129 frames of 720 x 1280.
     pixels: int = 4 << 20
     film_pixels: int = 128 << 20
+    frames: int = MAX_FRAMES
+    steps: int = MAX_STEPS
     # Of the pictures that a run starts from: bytes of all, pixels of each.
     picture_bytes: int = 6 << 20
     input_pixels: int = 64 << 20
@@ -51,10 +57,29 @@ class Limits:
     request_id_bytes: int = 128
     page_size: int = 1000
     queue_length: int = 1000
+    # Open at a time, of one identity; where there are no tokens, of everyone together.
+    streams_per_client: int = 2000
     attempts: int = 3
     artifacts: int = 16
     artifact_bytes: int = 1 << 30
     chunk_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Who is let in, and how. Without ``tokens`` everyone may do everything.
+
+    ``certificate`` and ``key`` ask for TLS, ``client_ca`` has clients show a certificate, too.
+    Without TLS only this machine can dial, unless ``insecure``. ``health_listen`` takes health
+    checks in plaintext.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    tokens: Path | None = None
+    insecure: bool = False
+    health_listen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +95,4 @@ class Settings:
     model_roots: tuple[Path, ...] = ()
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
+    security: Security = field(default_factory=Security)

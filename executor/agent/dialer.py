@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import grpc
+from ditplan.connection import Connection, ConnectionOptionsError
 from ditplan.dispatch.v1.dispatch_pb2 import AcquireLeaseRequest, AcquireLeaseResponse, Lease
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
 from ditplan.v1.executor_pb2 import Executor
@@ -46,6 +47,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),
 )
+PLAIN = Connection()
 
 
 class RefusedByPlannerError(Exception):
@@ -58,13 +60,19 @@ class Dialer:
     def __init__(
         self,
         planner: str,
+        connection: Connection = PLAIN,
         *,
         stop: threading.Event,
         log: FilteringBoundLogger,
         on_answer: Callable[[], None] = lambda: None,
     ) -> None:
-        """``on_answer`` is called whenever the planner answers after it did not."""
+        """``on_answer`` is called whenever the planner answers after it did not.
+
+        Raises:
+            ConnectionOptionsError: the planner cannot be dialled so.
+        """
         self._planner = planner
+        self._connection = connection
         self._executor = Executor()
         self._stop = stop
         self._log = log
@@ -78,7 +86,8 @@ class Dialer:
         self._executor = executor
 
     def _open(self) -> None:
-        self._channel = grpc.insecure_channel(self._planner, options=CHANNEL_OPTIONS)
+        self._stamp = self._connection.stamp()
+        self._channel = self._connection.open(self._planner, CHANNEL_OPTIONS)
         self.stub = DispatchServiceStub(self._channel)
 
     def close(self) -> None:
@@ -131,9 +140,19 @@ class Dialer:
         if status.code in FATAL:
             raise RefusedByPlannerError(f"planner {self._planner}: {status}")
         self._note(status)
-        if status.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self.close()
+        dumb = status.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        if dumb or self._connection.stamp() != self._stamp:
+            self._open_again()
+
+    def _open_again(self) -> None:
+        before = self._channel
+        try:
             self._open()
+        except ConnectionOptionsError as error:
+            # Files of TLS of which half are replaced, perhaps.
+            self._log.warning("credentials_kept", reason=str(error))
+        else:
+            before.close()
 
     def _note(self, status: Status) -> None:
         """Logs a change of state, not every try."""

@@ -35,6 +35,7 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
     with _ranks(settings, log, on_failed=stop.set) as ranks:
         dialer = Dialer(
             settings.planner,
+            settings.connection,
             stop=stop,
             log=log,
             # Not before: who waits for readiness may send work right after.

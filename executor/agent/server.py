@@ -46,14 +46,16 @@ class ExecutorServer:
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
 
-    def start(self, address: str) -> int:
+    def start(self, address: str, *, health_only: bool = False) -> int:
         """Listens on HOST:PORT and gives the port, which is chosen where 0 is asked for.
+
+        ``health_only``: tells nobody what it is and what it runs.
 
         Raises:
             CannotListenError: not possible there.
         """
         self._thread.start()
-        return self._call(self._start(address))
+        return self._call(self._start(address, health_only))
 
     def describe(
         self, executor: executor_pb2.Executor, layers: Sequence[executor_pb2.QuantizedLayers] = ()
@@ -88,14 +90,15 @@ class ExecutorServer:
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(CALL_SECONDS)
 
-    async def _start(self, address: str) -> int:
+    async def _start(self, address: str, health_only: bool) -> int:
         # Two executors must not share a port without anyone noticing.
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        add_ExecutorServiceServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        if not health_only:
+            add_ExecutorServiceServicer_to_server(self._service, self._server)
+            reflection.enable_server_reflection(
+                (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            )
         await self._health.set(LIVENESS, SERVING)
         await self._health.set(READINESS, NOT_SERVING)
         try:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
+from ditplan.connection import Connection
 from ditplan.v1 import plan_pb2
 from structlog.typing import FilteringBoundLogger
 
+from executor.agent.dialer import PLAIN
 from executor.runtime.seat import Seat
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Settings:
     variant: str | None = None
     lora: str | None = None
     lora_scale: float = 1.0
+    connection: Connection = PLAIN
 
     def log(self) -> FilteringBoundLogger:
         """For whatever this process logs."""

@@ -15,6 +15,7 @@ _COMMANDS = {
     "diff": ("planner.cli.diff:diff", "Compare what two configs or plans compute."),
     "generate": ("planner.cli.generate:generate", "Generate a picture from a prompt."),
     "schema": ("planner.cli.schema:schema", "Print the JSON Schema of a config."),
+    "token": ("planner.cli.token:token", "Make a token and its entry for a planner."),
     "serve": ("planner.cli.serve:serve", "Run a planner or an executor as a service."),
 }
 

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import grpc
+from ditplan.connection import Connection
 from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -25,6 +27,7 @@ CANCEL_SECONDS = 5.0
 # How long a planner may be away in the middle of a run.
 RECONNECT_SECONDS = 30.0
 RETRY_SECONDS = 0.2
+PLAIN = Connection()
 
 
 @dataclass(eq=False)
@@ -122,8 +125,11 @@ class Client:
 
 
 @contextmanager
-def connect(address: str) -> Iterator[Client]:
-    with grpc.insecure_channel(address) as channel:
+def connect(address: str, connection: Connection = PLAIN) -> Iterator[Client]:
+    """Raises ConnectionOptionsError where the planner cannot be dialled so."""
+    for file in connection.exposed():
+        click.echo(f"warning: everyone on this machine can read {file}", err=True)
+    with connection.open(address) as channel:
         yield Client(channel)
 
 

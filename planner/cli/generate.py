@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import grpc
+from ditplan.connection import Connection, ConnectionOptionsError
+from ditplan.connection_options import connection_options
 from ditplan.v1 import executor_pb2, executor_pb2_grpc, generation_pb2
 
-from planner.cli.client import Client, Refusal, connect
+from planner.cli.client import PLAIN, Client, Refusal, connect
 from planner.cli.generation_spec import generation_spec
 from planner.cli.inputs import config_name, find_model
 from planner.cli.local import LocalServiceError, local_service
@@ -57,6 +60,7 @@ _ANSWER_SECONDS = 10.0
 @click.option("--num-gpus", type=click.IntRange(1), help="Ranks of a local run.  [default: 1]")
 @executor_options
 @click.option("--planner", metavar="HOST:PORT", help="Use this service instead of a local one.")
+@connection_options
 @click.option("--out", type=_FILE, help="[default: image.png, or video.mp4 for a film]")
 @click.option("--save-latents", type=_FILE, help="Keep the final latents (safetensors, fp32).")
 @click.option("--record", type=_FILE, help="Keep the record of what was executed (JSON).")
@@ -78,6 +82,7 @@ def generate(
     num_gpus: int | None,
     placement: tuple[str, ...],
     planner: str | None,
+    connection: Connection,
     out: Path | None,
     save_latents: Path | None,
     record: Path | None,
@@ -92,6 +97,8 @@ def generate(
         given = "--num-gpus" if num_gpus is not None else placement[0]
         text = f"{given} is for a local run; with --planner its executors decide"
         raise click.UsageError(text)
+    if planner is None and replace(connection, token="") != PLAIN:
+        raise click.UsageError("--tls-*, --token-file and --insecure go together with --planner")
     for file in (out or Path("image.png"), save_latents, record):
         if file is not None:
             _check_writable(file)
@@ -116,11 +123,13 @@ def generate(
     local = None if planner is not None else _check(spec, name, num_gpus or 1)
     name = _settle(spec, name)
     try:
-        with _client(planner, spec.model, local, placement) as client:
+        with _client(planner, connection, spec.model, local, placement) as client:
             finished = _run(client, spec, name)
             artifacts = {a.name: client.read(finished.name, a) for a in finished.artifacts}
     except Refusal as refusal:
         refused(refusal, source=spec.config, source_name=name)
+    except ConnectionOptionsError as error:
+        raise click.UsageError(str(error)) from None
     except LocalServiceError as error:
         fail(str(error))
     document = record_document(finished)
@@ -174,11 +183,15 @@ def _events(
 
 @contextmanager
 def _client(
-    planner: str | None, model: str, local: Compilation | None, placement: tuple[str, ...]
+    planner: str | None,
+    connection: Connection,
+    model: str,
+    local: Compilation | None,
+    placement: tuple[str, ...],
 ) -> Iterator[Client]:
     """Of the planner at an address, or of one that is brought up for what was compiled here."""
     if planner is not None:
-        with connect(planner) as client:
+        with connect(planner, connection) as client:
             yield client
         return
     assert local is not None

@@ -5,19 +5,36 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from planner.settings import Limits, Settings
+from planner.settings import Limits, Security, Settings
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _check_port(context: click.Context, parameter: click.Parameter, address: str) -> str:
+def _check_port(
+    context: click.Context, parameter: click.Parameter, address: str | None
+) -> str | None:
     """gRPC would take a port that is too large for another one."""
+    if address is None:
+        return None
     port = address.rpartition(":")[2]
     if not address.startswith(("unix:", "dns:")) and not (port.isdecimal() and int(port) < 65_536):
         raise click.BadParameter(f"{address!r} is not HOST:PORT")
     return address
+
+
+def _maximum(name: str, help: str, limit: str = "") -> Callable[[F], F]:
+    """An option for one of the limits."""
+    most = getattr(Limits(), limit or name)
+    return click.option(
+        f"--max-{name}", type=click.IntRange(1), default=most, show_default=True, help=help
+    )
 
 
 @click.group()
@@ -55,17 +72,75 @@ def serve() -> None:
     show_default=True,
     help="Refuse pictures with more, which an executor's memory might not hold.",
 )
-def planner(listen: str, data: Path, model_roots: tuple[Path, ...], max_pixels: int) -> None:
+@_maximum("frames", "Refuse films with more.")
+@_maximum("steps", "Refuse runs with more.")
+@_maximum("queue", "Refuse what comes when so many generations are queued.", "queue_length")
+@_maximum(
+    "streams-per-client", "Refuse a client's calls beyond so many streams.", "streams_per_client"
+)
+@click.option("--tls-cert", type=_FILE, help="Serve by TLS with this certificate chain (PEM).")
+@click.option("--tls-key", type=_FILE, help="The certificate's key (PEM).")
+@click.option(
+    "--tls-client-ca",
+    type=_FILE,
+    help="Refuse connections without a certificate of one of these authorities (PEM).",
+)
+@click.option(
+    "--tokens", type=_FILE, help="Let in only whom this file lists, see `ditplan token` (YAML)."
+)
+@click.option(
+    "--insecure", is_flag=True, help="Serve other machines in plaintext, for all to read."
+)
+@click.option(
+    "--health-listen",
+    metavar="HOST:PORT",
+    callback=_check_port,
+    help="Answer health checks there, too, always in plaintext.",
+)
+def planner(
+    listen: str,
+    data: Path,
+    model_roots: tuple[Path, ...],
+    max_pixels: int,
+    max_frames: int,
+    max_steps: int,
+    max_queue: int,
+    max_streams_per_client: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tokens: Path | None,
+    insecure: bool,
+    health_listen: str | None,
+) -> None:
     """Compile, queue and stream plans to the executors that dial in."""
-    from planner.service.server import ListenError, UnusableDirectoryError
+    from planner.service.server import (
+        ListenError,
+        SecurityError,
+        TokensError,
+        UnusableDirectoryError,
+    )
     from planner.service.server import serve as serve_planner
 
-    limits = Limits(pixels=max_pixels)
-    settings = Settings(data=data, listen=listen, model_roots=model_roots, limits=limits)
+    limits = Limits(
+        pixels=max_pixels,
+        frames=max_frames,
+        steps=max_steps,
+        queue_length=max_queue,
+        streams_per_client=max_streams_per_client,
+    )
+    security = Security(tls_cert, tls_key, tls_client_ca, tokens, insecure, health_listen)
+    settings = Settings(
+        data=data, listen=listen, model_roots=model_roots, limits=limits, security=security
+    )
     try:
         asyncio.run(serve_planner(settings))
+    except SecurityError as error:
+        raise click.UsageError(str(error)) from None
+    except TokensError as error:
+        raise click.BadParameter(str(error), param_hint="--tokens") from None
     except ListenError as error:
-        raise click.BadParameter(str(error), param_hint="--listen") from None
+        raise click.UsageError(str(error)) from None
     except UnusableDirectoryError as error:
         raise click.BadParameter(str(error), param_hint="--data") from None
 

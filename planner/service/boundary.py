@@ -14,25 +14,32 @@ from google.protobuf.message import DecodeError
 from planner.errors import (
     DETAILS_KEY,
     CallRefused,
+    ErrorReason,
     Violation,
     internal,
     invalid,
     status_of,
 )
+from planner.service.gate import Gate
 
 _REQUEST_ID = "x-request-id"
 _MAX_REQUEST_ID = 128
+_HEALTH = "/grpc.health.v1.Health/"
+_REFLECTION = "/grpc.reflection."
+_ABORT_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Parses requests, binds the caller's request id to the logs, and turns exceptions to statuses.
+    """Admits calls, parses requests, binds what logs name, and turns exceptions to statuses.
 
     Parsing happens here because gRPC itself answers bytes that are no message with UNKNOWN.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate, stalled_seconds: float) -> None:
+        self._gate = gate
+        self._stalled_seconds = stalled_seconds
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def drained(self, seconds: float) -> None:
@@ -52,7 +59,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith("/ditplan."):
+        if handler is None or method.startswith(_HEALTH):
             return handler
         known: Any = handler
         make = _HANDLERS[known.request_streaming, known.response_streaming]
@@ -71,7 +78,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             or handler.stream_stream
         )
         parse = _parsed_stream if handler.request_streaming else _parsed
-        answer = _stream_answer if handler.response_streaming else _single_answer
+        streams = handler.request_streaming or handler.response_streaming
+        seconds = self._stalled_seconds
 
         async def behaviour(raw: Any, context: Any) -> Any:
             call = asyncio.current_task()
@@ -79,8 +87,13 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
             async with _refusals(method, context):
-                request = parse(raw, handler.request_deserializer)
-                return await answer(inner(request, context), context)
+                with self._gate.admitted(method, context, streams=streams):
+                    if method.startswith(_REFLECTION):
+                        raw = _in_time(raw, seconds)
+                    request = parse(raw, handler.request_deserializer)
+                    if handler.response_streaming:
+                        return await _answer_all(inner(request, context), context, seconds)
+                    return await inner(request, context)
 
         return behaviour
 
@@ -93,15 +106,33 @@ _HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {
 }
 
 
-async def _single_answer(answer: Awaitable[Any], context: Any) -> Any:
-    return await answer
-
-
-async def _stream_answer(answers: AsyncGenerator[Any, None], context: Any) -> None:
+async def _answer_all(answers: AsyncGenerator[Any, None], context: Any, seconds: float) -> None:
     # Closed here, not by the garbage collector: a handler's clean-up belongs to its call.
     async with aclosing(answers):
         async for message in answers:
-            await context.write(message)
+            try:
+                async with asyncio.timeout(seconds):
+                    await context.write(message)
+            except TimeoutError:
+                # Not closed: that is the end of a call which its client gave up.
+                await answers.athrow(_stalled(f"nothing was read for {seconds:g} s"))
+
+
+async def _in_time(raws: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
+    """The requests of a stream that has no work to wait for."""
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                raw = await anext(raws, None)
+        except TimeoutError:
+            raise _stalled(f"nothing was asked for {seconds:g} s") from None
+        if raw is None:
+            return
+        yield raw
+
+
+def _stalled(text: str) -> CallRefused:
+    return CallRefused(grpc.StatusCode.UNAVAILABLE, ErrorReason.STREAM_STALLED, text)
 
 
 def _parsed(raw: bytes, parse: Callable[[bytes], Any]) -> Any:
@@ -142,7 +173,13 @@ async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
 
 async def _abort(context: Any, refused: CallRefused) -> None:
     status = status_of(refused)
-    await context.abort(refused.code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    details = ((DETAILS_KEY, status.SerializeToString()),)
+    try:
+        async with asyncio.timeout(_ABORT_SECONDS):
+            await context.abort(refused.code, status.message, details)
+    except TimeoutError:
+        # It waits, behind what a peer does not read, in gRPC's hands.
+        raise grpc.aio.AbortError(status.message) from None
 
 
 def _request_id(context: Any) -> str:

@@ -54,6 +54,20 @@ def check_generation(request_id: str, spec: generation_pb2.GenerationSpec, limit
         raise invalid(found)
 
 
+def check_length(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
+    """Refuses what is longer than this service takes; defaults are filled in."""
+    found = [
+        Violation(name, f"{value} is more than the {most} that this service takes")
+        for name, value, most in (
+            ("num_inference_steps", spec.num_inference_steps, limits.steps),
+            ("num_frames", spec.num_frames, limits.frames),
+        )
+        if value > most
+    ]
+    if found:
+        raise invalid(found)
+
+
 def check_size(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:
     """Refuses what is larger than executors are to draw; defaults are filled in."""
     pixels = spec.height * spec.width

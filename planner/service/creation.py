@@ -17,7 +17,7 @@ from planner.dispatch.shutdown import Shutdown
 from planner.dispatch.wording import reload_hint, why_none_matches
 from planner.errors import CallRefused, ErrorReason
 from planner.service.admission import Admitted, admit
-from planner.service.checks import check_generation, check_size
+from planner.service.checks import check_generation, check_length, check_size
 from planner.service.models import ModelLookup
 from planner.service.names import new_id
 from planner.settings import Settings
@@ -53,6 +53,7 @@ class Creation:
         model = self._models.find(request.spec.model, "spec.model")
         offers = self._roster.connected()
         admitted = admit(request.spec, model, offers)
+        check_length(admitted.spec, self._limits)
         check_size(admitted.spec, self._limits)
         why = why_none_matches(admitted.requirement, offers)
         if why is not None and not request.queue_without_executor:

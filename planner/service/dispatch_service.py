@@ -13,6 +13,7 @@ from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.dispatch.roster import Roster
 from planner.dispatch.shutdown import Shutdown
 from planner.service.checks import check_acquire
+from planner.service.identity import caller
 from planner.service.models import ModelLookup
 from planner.service.names import generation_id, unknown_generation
 from planner.service.run_stream import first_attach, follow, plan_messages
@@ -44,6 +45,7 @@ class DispatchService(DispatchServiceServicer):
         self, request: dispatch_pb2.AcquireLeaseRequest, context: Any
     ) -> dispatch_pb2.AcquireLeaseResponse:
         check_acquire(request, self._settings.limits)
+        request.executor.name = caller().executor_name(request.executor.name)
         offer = self._models.offer(request.executor)
         lease = await self._dispatcher.acquire(request.executor, offer, request.wait_seconds)
         if lease is None:
@@ -59,7 +61,7 @@ class DispatchService(DispatchServiceServicer):
         attach = await first_attach(request_iterator, self._settings.timing.attach_window)
         generation = generation_id(attach.lease.generation, "attach.lease.generation")
         lease = self._dispatcher.held_lease(generation, attach.lease.epoch)
-        if lease.executor.name != attach.executor:
+        if lease.executor.name != caller().executor_name(attach.executor):
             raise stale()
         found = self._store.generation(generation)
         if found is None:

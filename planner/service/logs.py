@@ -12,10 +12,14 @@ def configure_logs(level: int = logging.INFO) -> None:
     """Sends structlog's events to stderr; prompts and configs are never among them."""
     renderer: structlog.typing.Processor
     if sys.stderr.isatty():
-        tail: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer()]
+        tail: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        ]
     else:
         renderer = structlog.processors.JSONRenderer()
-        tail = [structlog.processors.dict_tracebacks, renderer]
+        # Local variables would show prompts and tokens.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        tail = [structlog.processors.ExceptionRenderer(tracebacks), renderer]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

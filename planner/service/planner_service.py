@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 import structlog
-from ditplan.v1 import planner_pb2
+from ditplan.v1 import generation_pb2, planner_pb2
 from ditplan.v1.planner_pb2_grpc import PlannerServiceServicer
 
 from planner.codec import diagnostics_to_proto, model_to_proto
@@ -25,7 +25,7 @@ from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
 from planner.service.admission import compiled_plan
-from planner.service.checks import check_model_name
+from planner.service.checks import check_length, check_model_name, check_size
 from planner.service.models import ModelLookup
 from planner.settings import Limits
 
@@ -112,6 +112,9 @@ class PlannerService(PlannerServiceServicer):
         if known is None:
             compilation = compile_config(request.config, model.facts, asked)
             program, plan, diagnostics = compiled_plan(compilation)
+            filled = _filled(compilation.request)
+            check_length(filled, self._limits)
+            check_size(filled, self._limits)
             response = planner_pb2.CompilePlanResponse(plan=plan, diagnostics=diagnostics)
             known = _Compiled(program, response)
         if len(request.config) + known.response.ByteSize() <= _MAX_KNOWN_BYTES:
@@ -146,6 +149,16 @@ class PlannerService(PlannerServiceServicer):
         except Exception:
             log.exception("compile_failed")
             return _refused(internal())
+
+
+def _filled(request: Request) -> generation_pb2.GenerationSpec:
+    """What the limits of generations are about."""
+    return generation_pb2.GenerationSpec(
+        num_inference_steps=request.steps,
+        height=request.height,
+        width=request.width,
+        num_frames=request.num_frames,
+    )
 
 
 def _refused(refused: CallRefused) -> planner_pb2.CompilePlanResult:

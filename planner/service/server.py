@@ -26,21 +26,27 @@ from planner.dispatch.shutdown import Shutdown
 from planner.service.boundary import Boundary
 from planner.service.creation import Creation
 from planner.service.dispatch_service import DispatchService
+from planner.service.gate import Gate
 from planner.service.generation_service import GenerationService
 from planner.service.logs import configure_logs
 from planner.service.models import ModelLookup
 from planner.service.planner_service import PlannerService
+from planner.service.tls import SecurityError, check_security, server_credentials
+from planner.service.tokens import TokenFile, TokensError
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
-from planner.settings import Limits, Settings, Timing
+from planner.settings import Limits, Security, Settings, Timing
 from planner.store.directory import DataDirectory, UnusableDirectoryError
 
 __all__ = [
     "Limits",
     "ListenError",
     "Planner",
+    "Security",
+    "SecurityError",
     "Settings",
     "Timing",
+    "TokensError",
     "UnusableDirectoryError",
     "serve",
 ]
@@ -62,12 +68,20 @@ class ListenError(Exception):
 class Planner:
     """A running planner: ``async with Planner(settings) as planner`` serves at ``address``.
 
-    Raises UnusableDirectoryError where the settings' data directory cannot be had.
+    Raises UnusableDirectoryError where the settings' data directory cannot be had, SecurityError or
+    TokensError where what they say of security cannot be followed.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.address = ""
+        self.health_address = ""
         self._settings = settings
+        security = settings.security
+        check_security(settings.listen, security)
+        self._credentials = server_credentials(security)
+        tokens = None
+        if security.tokens is not None:
+            tokens = TokenFile(security.tokens, certificates=security.client_ca is not None)
         self._data = DataDirectory(settings.data)
         timing, limits = settings.timing, settings.limits
         self._shutdown = Shutdown()
@@ -96,7 +110,7 @@ class Planner:
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
         self._health = health.aio.HealthServicer()
-        self._boundary = Boundary()
+        self._boundary = Boundary(Gate(tokens, limits), timing.stalled_seconds)
         self._server = grpc.aio.server(
             interceptors=(self._boundary,),
             options=(
@@ -106,6 +120,9 @@ class Planner:
                 # Executors may ping idle connections this often.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # Peers that vanished without a word, or stopped, hold nothing for longer.
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.http2.ping_timeout_ms", 15_000),
             ),
         )
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
@@ -123,24 +140,24 @@ class Planner:
         reflection.enable_server_reflection(
             (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
+        self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Binds the address and serves; ListenError where it is taken or makes no sense."""
-        listen = self._settings.listen
-        try:
-            port = self._server.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise ListenError(f"cannot listen on {listen}: {error}") from None
-        # A socket file has no port: the address is the one asked for.
-        unix = listen.startswith("unix:")
-        self.address = listen if unix else f"{listen.rpartition(':')[0]}:{port}"
+        """Binds the addresses and serves; ListenError where one is taken or makes no sense."""
+        self.address = _bind(self._server, self._settings.listen, self._credentials)
+        health_listen = self._settings.security.health_listen
+        if health_listen is not None:
+            self.health_address = _bind(self._health_server, health_listen, None)
         for name in ("", _LIVENESS, *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._settlement.adopt_leases()
         self._keeper = asyncio.create_task(self._settlement.keep_deadlines())
         await self._server.start()
-        log.info("planner_listening", address=self.address)
+        if self.health_address:
+            await self._health_server.start()
+        log.info("planner_listening", address=self.address, health_address=self.health_address)
 
     async def stop(self) -> None:
         """Turns unready, ends the open calls and stops. Running work is kept for its return."""
@@ -153,6 +170,7 @@ class Planner:
         grace = self._settings.timing.stop_grace
         await self._server.stop(grace)
         await self._boundary.drained(grace)
+        await self._health_server.stop(None)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -174,6 +192,19 @@ class Planner:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+
+
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
+    """The address that is bound, with the port that was chosen."""
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise ListenError(f"cannot listen on {listen}: {error}") from None
+    # A socket file has no port: the address is the one asked for.
+    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
 
 
 async def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:

@@ -11,6 +11,7 @@ from ditplan.v1 import generation_pb2
 
 from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.service.identity import caller
 from planner.service.names import generation_id
 from planner.settings import Limits
 from planner.store.artifacts import ArtifactFiles, is_artifact_name
@@ -40,6 +41,8 @@ class Uploads:
         self._check(header)
         generation = generation_id(header.lease.generation, "header.lease.generation")
         lease = self._dispatcher.held_lease(generation, header.lease.epoch)
+        if not caller().holds(lease.executor.name):
+            raise stale()
         self._check_count(lease, header.name)
         with self._files.write(lease.generation, lease.epoch, header.name) as file:
             message: dispatch_pb2.UploadArtifactRequest | None = first

@@ -22,6 +22,27 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ImageFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_FORMAT_UNSPECIFIED: _ImageFormat.ValueType  # 0
+    """PNG."""
+    IMAGE_FORMAT_PNG: _ImageFormat.ValueType  # 1
+    IMAGE_FORMAT_WEBP: _ImageFormat.ValueType  # 2
+    """Lossless."""
+
+class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper): ...
+
+IMAGE_FORMAT_UNSPECIFIED: ImageFormat.ValueType  # 0
+"""PNG."""
+IMAGE_FORMAT_PNG: ImageFormat.ValueType  # 1
+IMAGE_FORMAT_WEBP: ImageFormat.ValueType  # 2
+"""Lossless."""
+Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
+
 class _GenerationState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -63,6 +84,7 @@ class GenerationSpec(_message.Message):
     NUM_FRAMES_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     FPS_FIELD_NUMBER: _builtins.int
+    IMAGE_FORMAT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name that an executor serves, a published name, or a directory below one
     of the planner's model roots.
@@ -84,6 +106,8 @@ class GenerationSpec(_message.Message):
     """Of a film."""
     fps: _builtins.int
     """Frames per second at which a film is written."""
+    image_format: Global___ImageFormat.ValueType
+    """How a picture is kept."""
     @_builtins.property
     def program(self) -> _plan_pb2.Program:
         """A finished program, e.g. of a record that is to be replayed."""
@@ -109,10 +133,11 @@ class GenerationSpec(_message.Message):
         num_frames: _builtins.int | None = ...,
         images: _abc.Iterable[Global___InputImage] | None = ...,
         fps: _builtins.int | None = ...,
+        image_format: Global___ImageFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "_width", b"_width", "config", b"config", "fps", b"fps", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "plan_source", b"plan_source", "program", b"program", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "_width", b"_width", "config", b"config", "fps", b"fps", "guidance_scale", b"guidance_scale", "height", b"height", "images", b"images", "model", b"model", "negative_prompt", b"negative_prompt", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "plan_source", b"plan_source", "program", b"program", "prompt", b"prompt", "save_latents", b"save_latents", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_frames", b"_num_frames", "_num_inference_steps", b"_num_inference_steps", "_seed", b"_seed", "_width", b"_width", "config", b"config", "fps", b"fps", "guidance_scale", b"guidance_scale", "height", b"height", "image_format", b"image_format", "images", b"images", "model", b"model", "negative_prompt", b"negative_prompt", "num_frames", b"num_frames", "num_inference_steps", b"num_inference_steps", "plan_source", b"plan_source", "program", b"program", "prompt", b"prompt", "save_latents", b"save_latents", "seed", b"seed", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fps: _TypeAlias = _typing.Literal["fps"]  # noqa: Y015
     _WhichOneofArgType__fps: _TypeAlias = _typing.Literal["_fps", b"_fps"]  # noqa: Y015
@@ -198,6 +223,10 @@ class Generation(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"generations/{id}"."""
     state: Global___GenerationState.ValueType
@@ -205,6 +234,9 @@ class Generation(_message.Message):
     """1 for the first lease of the work to an executor."""
     executor: _builtins.str
     steps_done: _builtins.int
+    priority: _builtins.int
+    owner: _builtins.str
+    """The client that created it; shown to administrators only."""
     @_builtins.property
     def spec(self) -> Global___GenerationSpec:
         """As it runs: with every default filled in."""
@@ -227,6 +259,14 @@ class Generation(_message.Message):
 
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]: ...
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the work ends whatever its state is."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When an ended generation and its artifacts are forgotten."""
+
     def __init__(
         self,
         *,
@@ -243,10 +283,14 @@ class Generation(_message.Message):
         failure: Global___Failure | None = ...,
         record: Global___Record | None = ...,
         artifacts: _abc.Iterable[Global___Artifact] | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int = ...,
+        owner: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "plan", b"plan", "record", b"record", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "plan", b"plan", "record", b"record", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "executor", b"executor", "failure", b"failure", "name", b"name", "plan", b"plan", "record", b"record", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steps_done", b"steps_done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "executor", b"executor", "expire_time", b"expire_time", "failure", b"failure", "name", b"name", "owner", b"owner", "plan", b"plan", "priority", b"priority", "record", b"record", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steps_done", b"steps_done"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,14 +631,24 @@ class CreateGenerationRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     QUEUE_WITHOUT_EXECUTOR_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client; a repeated id returns the generation it made."""
     validate_only: _builtins.bool
     """Compile and check only."""
     queue_without_executor: _builtins.bool
     """Queue although no connected executor could serve it."""
+    priority: _builtins.int
+    """Higher ones are leased first, -100 to 100; equal ones in the order of their
+    creation.
+    """
     @_builtins.property
     def spec(self) -> Global___GenerationSpec: ...
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """The work ends FAILED with DEADLINE_EXCEEDED where it has not ended by then."""
+
     def __init__(
         self,
         *,
@@ -602,10 +656,12 @@ class CreateGenerationRequest(_message.Message):
         spec: Global___GenerationSpec | None = ...,
         validate_only: _builtins.bool = ...,
         queue_without_executor: _builtins.bool = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_without_executor", b"queue_without_executor", "request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "priority", b"priority", "queue_without_executor", b"queue_without_executor", "request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -680,18 +736,35 @@ class ListGenerationsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CREATED_SINCE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most 1000; 0: 100."""
     page_token: _builtins.str
+    """Of an answer to the same filters."""
+    model: _builtins.str
+    """Only those of this model; empty: all."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___GenerationState.ValueType]:
+        """Only those in one of these states; none: all."""
+
+    @_builtins.property
+    def created_since(self) -> _timestamp_pb2.Timestamp:
+        """Only those created at or after this."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        states: _abc.Iterable[Global___GenerationState.ValueType] | None = ...,
+        model: _builtins.str = ...,
+        created_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_since", b"created_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_since", b"created_since", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -810,20 +883,29 @@ class GenerateRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     QUEUE_WITHOUT_EXECUTOR_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     queue_without_executor: _builtins.bool
+    priority: _builtins.int
     @_builtins.property
     def spec(self) -> Global___GenerationSpec: ...
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """As in CreateGenerationRequest; the deadline of the call ends the work, too."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         spec: Global___GenerationSpec | None = ...,
         queue_without_executor: _builtins.bool = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_without_executor", b"queue_without_executor", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "priority", b"priority", "queue_without_executor", b"queue_without_executor", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,9 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         self.jobs: dict[str, Job] = {}
         self.asked: list[dispatch_pb2.AcquireLeaseRequest] = []
         self.refuse_with: tuple[grpc.StatusCode, str] | None = None
+        # None: plaintext.
+        self.credentials: grpc.ServerCredentials | None = None
+        self.bearers: list[str] = []
         self.port = 0
         self._stopping = threading.Event()
         self._server: grpc.Server | None = None
@@ -92,7 +95,12 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         self._stopping = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(8))
         dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = self.address
+        self.port = (
+            self._server.add_insecure_port(address)
+            if self.credentials is None
+            else self._server.add_secure_port(address, self.credentials)
+        )
         self._server.start()
 
     def stop(self) -> None:
@@ -109,6 +117,7 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         self, request: dispatch_pb2.AcquireLeaseRequest, context: grpc.ServicerContext
     ) -> dispatch_pb2.AcquireLeaseResponse:
         self.asked.append(request)
+        self.bearers += [v for k, v in context.invocation_metadata() if k == "authorization"]
         if self.refuse_with is not None:
             context.abort(*self.refuse_with)
         until = time.monotonic() + request.wait_seconds

@@ -86,6 +86,16 @@ def test_its_services_can_be_listed(channel: grpc.Channel) -> None:
     assert {"ditplan.v1.ExecutorService", "grpc.health.v1.Health"} <= names
 
 
+def test_where_others_can_dial_it_tells_its_health_only(server: ExecutorServer) -> None:
+    port = server.start("0.0.0.0:0", health_only=True)
+    server.describe(Executor(name="here"))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert _health(channel) == (NOT_SERVING, SERVING)
+        with pytest.raises(grpc.RpcError) as caught:
+            ExecutorServiceStub(channel).GetExecutor(GetExecutorRequest(), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_a_port_that_is_taken_is_said(server: ExecutorServer) -> None:
     port = server.start("127.0.0.1:0")
     other = ExecutorServer()

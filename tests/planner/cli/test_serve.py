@@ -49,3 +49,18 @@ def test_a_full_disk_under_the_output_is_one_line(arguments: tuple[str, ...]) ->
         )
     assert done.returncode == 1
     assert done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+def test_what_others_could_read_is_refused(tmp_path: Path) -> None:
+    done = serve(tmp_path, "--listen", "0.0.0.0:0")
+    assert done.returncode == 2
+    assert "0.0.0.0:0 can be dialled from other machines" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fault_in_the_tokens_file_is_refused_with_its_line(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.yaml"
+    tokens.write_text("- name: anna\n  role: boss\n  sha256: x\n")
+    done = serve(tmp_path / "data", "--listen", "127.0.0.1:0", "--tokens", str(tokens))
+    assert done.returncode == 2
+    assert f"{tokens}:1: role: 'boss' is not allowed" in done.stderr

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import grpc
@@ -29,12 +30,19 @@ cache_config:
 
 
 class Client:
-    """Every service of one planner."""
+    """Every service of one planner; ``tls`` encrypts, ``token`` is shown with every call."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(
-            address, options=(("grpc.use_local_subchannel_pool", 1),)
+    def __init__(
+        self, address: str, token: str = "", tls: grpc.ChannelCredentials | None = None
+    ) -> None:
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        self.channel: Any = (
+            grpc.aio.insecure_channel(address, options)
+            if tls is None
+            else grpc.aio.secure_channel(address, tls, options)
         )
+        if token:
+            self.channel = _Bearing(self.channel, token)
         self.planner: Any = PlannerServiceStub(self.channel)
         self.generations: Any = GenerationServiceStub(self.channel)
         self.dispatch: Any = DispatchServiceStub(self.channel)
@@ -60,6 +68,20 @@ class Client:
 
     async def ended(self, name: str) -> generation_pb2.Generation:
         return (await self.watch(name))[-1].finished
+
+
+class _Bearing:
+    """A channel whose calls bring a token."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self._channel = channel
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    def __getattr__(self, name: str) -> Any:
+        inner = getattr(self._channel, name)
+        if name not in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+            return inner
+        return lambda *method, **codec: partial(inner(*method, **codec), metadata=self._metadata)
 
 
 def spec(**changes: Any) -> generation_pb2.GenerationSpec:
@@ -165,9 +187,11 @@ class Run:
 class Executor:
     """Speaks the dispatch protocol as its test tells it to, over a connection of its own."""
 
-    def __init__(self, address: str, name: str = "exec-1", **announced: Any) -> None:
+    def __init__(
+        self, address: str, name: str = "exec-1", token: str = "", **announced: Any
+    ) -> None:
         self.message = executor_message(name, **announced)
-        self.client = Client(address)
+        self.client = Client(address, token)
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,6 +7,8 @@ from ditplan.v1 import planner_pb2, planner_pb2_grpc
 from structlog.testing import capture_logs
 
 from planner.service.boundary import Boundary
+from planner.service.gate import Gate
+from planner.settings import Limits
 from tests.planner.service.peers import Client, refused
 
 
@@ -16,7 +18,7 @@ class Broken(planner_pb2_grpc.PlannerServiceServicer):
 
 
 async def test_a_bug_is_logged_and_its_text_stays_inside() -> None:
-    server = grpc.aio.server(interceptors=(Boundary(),))
+    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 60.0),))
     planner_pb2_grpc.add_PlannerServiceServicer_to_server(Broken(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -102,3 +102,21 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=2)
         assert process.returncode == -signal.SIGTERM
+
+
+def test_a_bug_is_logged_without_what_was_asked_for() -> None:
+    code = (
+        "import sys; from planner.service.logs import configure_logs; import structlog\n"
+        "configure_logs()\n"
+        "def handle(prompt):\n"
+        "    raise KeyError('bug')\n"
+        "try:\n"
+        "    handle(sys.argv[1])\n"
+        "except KeyError:\n"
+        "    structlog.get_logger().exception('call_failed')\n"
+    )
+    command = [sys.executable, "-c", code, "a secret prompt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "KeyError" in done.stderr
+    assert "handle" in done.stderr
+    assert "secret" not in done.stderr

@@ -472,3 +472,35 @@ async def test_uploads_out_of_order_or_bounds_are_refused(settings: Settings) ->
             assert refusal.code == INVALID
     files = [p for p in (settings.data / "artifacts").rglob("*") if p.is_file()]
     assert files == []
+
+
+async def test_maxima_of_an_operator_are_named_with_their_fields(settings: Settings) -> None:
+    limits = Limits(steps=5, frames=9)
+    async with (
+        Planner(replace(settings, limits=limits)) as planner,
+        Client(planner.address) as client,
+    ):
+        film = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+        for call, field, text in (
+            (
+                client.generations.CreateGeneration(create_request(queue=True)),
+                "num_inference_steps",
+                "6 is more than the 5",
+            ),
+            (
+                client.planner.CompilePlan(planner_pb2.CompilePlanRequest(model=MODEL)),
+                "num_inference_steps",
+                "28 is more than the 5",
+            ),
+            (
+                client.generations.CreateGeneration(
+                    create_request(queue=True, model=film, num_inference_steps=5, num_frames=13)
+                ),
+                "num_frames",
+                "13 is more than the 9",
+            ),
+        ):
+            refusal = await refused(call)
+            assert refusal.code == INVALID
+            assert len(refusal.infos) == 1
+            assert text in refusal.violations[field]

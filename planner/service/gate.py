@@ -1,0 +1,149 @@
+"""Who gets in: every call is authenticated, authorised and counted before it is parsed."""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+import structlog
+
+from planner.errors import CallRefused, ErrorReason
+from planner.service.identity import ANONYMOUS, Identity, Role, called_by
+from planner.service.tokens import Entry, TokenFile, token_digest
+from planner.settings import Limits
+
+_CLIENTS = frozenset({Role.CLIENT, Role.ADMIN})
+# A service that is not named here is nobody's.
+ROLES = {
+    "ditplan.v1.PlannerService": _CLIENTS,
+    "ditplan.v1.GenerationService": _CLIENTS,
+    "ditplan.v1.MonitorService": frozenset({Role.ADMIN}),
+    "ditplan.dispatch.v1.DispatchService": frozenset({Role.EXECUTOR}),
+    "grpc.reflection.v1alpha.ServerReflection": frozenset(Role),
+}
+_STREAMS_RETRY_SECONDS = 5.0
+_MAX_TOKEN = 1024
+
+Entries = tuple[Entry, ...]
+_Proof = Callable[[Entries], Entry | None]
+
+
+class Gate:
+    """``tokens`` None: everyone may do everything."""
+
+    def __init__(self, tokens: TokenFile | None, limits: Limits) -> None:
+        self._tokens = tokens
+        self._max_streams = limits.streams_per_client
+        self._streams: Counter[str] = Counter()
+
+    @contextmanager
+    def admitted(self, method: str, context: Any, *, streams: bool) -> Iterator[None]:
+        """Binds who calls; CallRefused where they may not, or have too many streams open."""
+        try:
+            identity = self._authenticated(context)
+        except CallRefused:
+            structlog.contextvars.bind_contextvars(peer=context.peer())
+            raise
+        if identity.name:
+            # To the end of the call, whose refusal is logged outside of this.
+            structlog.contextvars.bind_contextvars(caller=identity.name)
+        service = method.split("/")[1]
+        if identity.roles.isdisjoint(ROLES.get(service, ())):
+            roles = ", ".join(sorted(role.value for role in identity.roles))
+            raise CallRefused(
+                grpc.StatusCode.PERMISSION_DENIED,
+                ErrorReason.WRONG_ROLE,
+                f"{identity.name} is {roles}, which may not call {service}",
+            )
+        with called_by(identity):
+            if not streams:
+                yield
+                return
+            with self._counted(identity.name):
+                yield
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        if self._streams[name] >= self._max_streams:
+            raise CallRefused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                ErrorReason.TOO_MANY_STREAMS,
+                f"{self._max_streams} streams of this client are open already",
+                retry_seconds=_STREAMS_RETRY_SECONDS,
+            )
+        self._streams[name] += 1
+        try:
+            yield
+        finally:
+            self._streams[name] -= 1
+            if not self._streams[name]:
+                del self._streams[name]
+
+    def _authenticated(self, context: Any) -> Identity:
+        if self._tokens is None:
+            return ANONYMOUS
+        prove, what = _proof(context)
+        entry = prove(self._tokens.entries())
+        if entry is None and self._tokens.follow():
+            entry = prove(self._tokens.entries())
+        if entry is None:
+            raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
+        if entry.has_expired():
+            raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
+        return entry.identity
+
+
+def _proof(context: Any) -> tuple[_Proof, str]:
+    """What finds the entry of the token that a call brings, or else of its peer's certificate."""
+    given = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    if given:
+        return partial(_of_token, _bearer(given)), "the token"
+    names = _certificate_names(context)
+    if names:
+        return partial(_of_certificate, names), "no token came, and the certificate"
+    text = "a token is needed: authorization: Bearer TOKEN"
+    raise _unauthenticated(ErrorReason.CREDENTIALS_MISSING, text)
+
+
+def _bearer(values: list[Any]) -> str | None:
+    """The token in the values of the header; None where they hold anything but one."""
+    if len(values) != 1 or not isinstance(values[0], str):
+        return None
+    scheme, _, token = values[0].partition(" ")
+    if scheme.lower() != "bearer" or len(token) > _MAX_TOKEN:
+        return None
+    return token.strip()
+
+
+def _of_token(token: str | None, entries: Entries) -> Entry | None:
+    """Looks at all of them, so that the time it takes tells nothing."""
+    if token is None:
+        return None
+    digest = token_digest(token)
+    found = None
+    for entry in entries:
+        if entry.digest is not None and hmac.compare_digest(entry.digest, digest):
+            found = entry
+    return found
+
+
+def _certificate_names(context: Any) -> frozenset[str]:
+    """Of the peer's certificate, which TLS has verified; there is none where none was asked for."""
+    shown = context.auth_context()
+    keys = ("x509_common_name", "x509_subject_alternative_name")
+    return frozenset(value.decode(errors="replace") for key in keys for value in shown.get(key, ()))
+
+
+def _of_certificate(names: frozenset[str], entries: Entries) -> Entry | None:
+    """The first entry for a name of it that has not expired, else one that has."""
+    found = [entry for entry in entries if entry.certificate in names]
+    return min(found, key=Entry.has_expired, default=None)
+
+
+def _unauthenticated(reason: ErrorReason, text: str) -> CallRefused:
+    return CallRefused(grpc.StatusCode.UNAUTHENTICATED, reason, text)
