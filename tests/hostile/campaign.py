@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,13 +34,37 @@ class Verdict:
     findings: list[str] = field(default_factory=list)
 
 
-def attack(address: str, process: int, *, requests: int, seed: int) -> Verdict:
-    """``process``: the planner's, to see its memory."""
+@dataclass(frozen=True)
+class Credential:
+    """What a call carries, and the services that it opens; None: it opens none."""
+
+    header: str
+    opens: tuple[str, ...] | None = None
+
+    def allows(self, code: grpc.StatusCode, method: str) -> bool:
+        """Whether a call with it may end so, whatever else is wrong with the call."""
+        if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return True
+        if self.opens is None:
+            return code is grpc.StatusCode.UNAUTHENTICATED
+        denied = code is grpc.StatusCode.PERMISSION_DENIED
+        return denied != (method.split("/")[1].rpartition(".")[2] in self.opens)
+
+
+def attack(
+    address: str,
+    process: int,
+    *,
+    requests: int,
+    seed: int,
+    credentials: Sequence[Credential] = (),
+) -> Verdict:
+    """``process``: the planner's, to see its memory. ``credentials``: each call has one of them."""
     verdict, before = Verdict(), _memory_mb(process)
     each = -(-requests // SENDERS)
     with ThreadPoolExecutor(SENDERS) as pool:
         for codes, worst, findings in pool.map(
-            lambda sender: _send(address, each, seed + sender), range(SENDERS)
+            lambda sender: _send(address, each, seed + sender, credentials), range(SENDERS)
         ):
             verdict.codes += codes
             verdict.worst_seconds = max(verdict.worst_seconds, worst)
@@ -56,7 +80,9 @@ def attack(address: str, process: int, *, requests: int, seed: int) -> Verdict:
     return verdict
 
 
-def _send(address: str, requests: int, seed: int) -> tuple[Counter[str], float, list[str]]:
+def _send(
+    address: str, requests: int, seed: int, credentials: Sequence[Credential]
+) -> tuple[Counter[str], float, list[str]]:
     choices, known = random.Random(seed), methods()
     codes: Counter[str] = Counter()
     worst, findings = 0.0, []
@@ -65,11 +91,13 @@ def _send(address: str, requests: int, seed: int) -> tuple[Counter[str], float, 
         for number in range(requests):
             request = hostile(choices, known)
             began = time.monotonic()
-            code = _call(channel, request)
+            credential = choices.choice(credentials) if credentials else None
+            code = _call(channel, request, credential)
             seconds = time.monotonic() - began
             worst = max(worst, seconds)
             codes[code.name] += 1
-            if code in FORBIDDEN or seconds > CALL_SECONDS + SLACK_SECONDS:
+            astray = credential is not None and not credential.allows(code, request.method)
+            if astray or code in FORBIDDEN or seconds > CALL_SECONDS + SLACK_SECONDS:
                 findings.append(
                     f"{request.method} answered {code.name} after {seconds:.1f} s "
                     f"(sender {seed}, request {number})"
@@ -77,23 +105,31 @@ def _send(address: str, requests: int, seed: int) -> tuple[Counter[str], float, 
     return codes, worst, findings
 
 
-def _call(channel: grpc.Channel, request: Hostile) -> grpc.StatusCode:
+def _call(
+    channel: grpc.Channel, request: Hostile, credential: Credential | None
+) -> grpc.StatusCode:
     """The status of one call; streams are read to their end, or until time is up."""
+    header = credential.header if credential else ""
+    metadata = (("authorization", header),) if header else ()
     try:
         if request.takes_stream and request.gives_stream:
             answers: Any = channel.stream_stream(request.method)(
-                iter(request.messages), timeout=WAIT_SECONDS
+                iter(request.messages), timeout=WAIT_SECONDS, metadata=metadata
             )
         elif request.takes_stream:
-            channel.stream_unary(request.method)(iter(request.messages), timeout=CALL_SECONDS)
+            channel.stream_unary(request.method)(
+                iter(request.messages), timeout=CALL_SECONDS, metadata=metadata
+            )
             return grpc.StatusCode.OK
         elif request.gives_stream:
             answers = channel.unary_stream(request.method)(
-                request.messages[0], timeout=WAIT_SECONDS
+                request.messages[0], timeout=WAIT_SECONDS, metadata=metadata
             )
         else:
             timeout = WAIT_SECONDS if request.method.endswith("AcquireLease") else CALL_SECONDS
-            channel.unary_unary(request.method)(request.messages[0], timeout=timeout)
+            channel.unary_unary(request.method)(
+                request.messages[0], timeout=timeout, metadata=metadata
+            )
             return grpc.StatusCode.OK
         for _ in _first(answers):
             pass
