@@ -43,6 +43,12 @@ conformance: setup ## Check planner and engine against recorded data: ORACLE=DIR
 fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz
 
+chaos: setup ## Kill, stop and end planner and executors under load: nothing accepted is lost
+	$(ONE_THREAD) $(BIN)/python -m tests.chaos
+
+hostile: setup ## Send 10,000 hostile requests to a planner: each gets its status
+	$(ONE_THREAD) $(BIN)/python -m tests.hostile
+
 chaos-ranks: setup ## Kill, stop and fail ranks 100 times: no hang, every next picture right
 	$(ONE_THREAD) $(BIN)/python -m tests.chaos_ranks
 
@@ -58,6 +64,9 @@ bench-parallel: setup ## Measure two ranks of one thread each against one (minut
 
 bench-placement: setup ## Measure the demo model compiled and quantized against eager (minutes)
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.placement
+
+bench-service: setup ## Measure calls against a bare echo, what the service adds to a run (a minute)
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.service
 
 # docs/quality.png is the plot of a whole run.
 quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)
@@ -80,5 +89,5 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz chaos-ranks bench-planner bench-engine quality \
-  demo-model docs proto clean
+.PHONY: help setup demo test check conformance fuzz chaos chaos-ranks hostile bench-planner \
+  bench-engine bench-parallel bench-placement bench-service quality demo-model docs proto clean

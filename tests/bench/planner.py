@@ -94,6 +94,11 @@ def _serve(ready: Connection, answer: bytes | None) -> None:
     asyncio.run(run())
 
 
+def started_echo(answer: bytes) -> tuple[Any, str]:
+    """A process that answers every call with these bytes, and its address."""
+    return _started(answer)
+
+
 def _started(answer: bytes | None) -> tuple[Any, str]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
