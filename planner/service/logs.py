@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import Processor
+
+from planner.service.lossy import LossyStream
 
 
 def configure_logs(stream: TextIO | None = None, level: str = "info") -> None:
@@ -16,7 +18,7 @@ def configure_logs(stream: TextIO | None = None, level: str = "info") -> None:
     So it does with the warnings of libraries. Tracebacks come without local variables, which
     would show prompts and configs.
     """
-    stream = stream if stream is not None else sys.stderr
+    stream = cast(TextIO, LossyStream(stream if stream is not None else sys.stderr))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
