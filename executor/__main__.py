@@ -22,6 +22,7 @@ from executor.runtime.seat import LAUNCHER_RUN, NoSeatError, Seat, end_with_laun
 # The exit statuses beside 0.
 FAILED = 1
 MISUSE = 2
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,6 +101,14 @@ MISUSE = 2
     help="The sizes of --warmup.",
 )
 @connection_options
+@click.option(
+    "--metrics-listen",
+    default="",
+    metavar="HOST:PORT",
+    help="Where Prometheus finds metrics, over plain HTTP.  [default: nowhere]",
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+@click.option("--log-prompts", is_flag=True, help="Log the prompts of runs.")
 @click.option("--verbose", is_flag=True, help="Log every layer that is quantized or is not.")
 @click.option(
     "--rank-timeout",
@@ -134,6 +143,9 @@ def main(
     warmup: bool,
     warmup_resolutions: tuple[Size, ...] | None,
     connection: Connection,
+    metrics_listen: str,
+    log_level: str,
+    log_prompts: bool,
     verbose: bool,
     rank_timeout: float,
 ) -> None:
@@ -144,6 +156,8 @@ def main(
     """
     _require_address("--planner", planner)
     _require_address("--listen", listen)
+    if metrics_listen:
+        _require_address("--metrics-listen", metrics_listen)
     if plan is not None and (tp_size is not None or extra_parallel_modules is not None):
         raise click.UsageError("--plan says what --tp-size and --extra-parallel-modules say")
     if warmup != bool(warmup_resolutions) or (warmup and plan is None):
@@ -170,7 +184,7 @@ def main(
     # Only now, so that --help and misuse answer at once.
     from executor.agent.logs import configure
 
-    configure()
+    configure(level=log_level)
     settings = Settings(
         planner=planner,
         model=model,
@@ -198,20 +212,28 @@ def main(
         lora=lora,
         lora_scale=1.0 if lora_scale is None else lora_scale,
         connection=connection,
+        log_prompts=log_prompts,
     )
     if seat.rank == 0:
-        _lead(settings, _address_of(seat, listen), drain_seconds)
+        metrics_listen = metrics_listen and _address_of(seat, metrics_listen)
+        _lead(settings, _address_of(seat, listen), metrics_listen, drain_seconds)
     else:
         _follow(settings)
 
 
-def _lead(settings: Settings, listen: str, drain_seconds: float) -> NoReturn:
+def _lead(settings: Settings, listen: str, metrics_listen: str, drain_seconds: float) -> NoReturn:
     """Serves until a drain; ends the process, with whatever threads are stuck in it."""
     import structlog
+    from ditplan.metrics_port import CannotListenError as CannotListenForMetricsError
 
     from executor.agent.server import CannotListenError, ExecutorServer
     from executor.agent.shutdown import Shutdown
+    from executor.agent.telemetry import Telemetry
 
+    try:
+        telemetry = Telemetry(settings, metrics_listen)
+    except CannotListenForMetricsError as error:
+        raise click.BadParameter(str(error), param_hint="--metrics-listen") from None
     server = ExecutorServer()
     status = 0
     with Shutdown(drain_seconds) as shutdown:
@@ -232,7 +254,8 @@ def _lead(settings: Settings, listen: str, drain_seconds: float) -> NoReturn:
         from executor.runtime.failures import ExecutorFailedError
 
         try:
-            serve(settings, server, shutdown)
+            with telemetry:
+                serve(settings, server, shutdown, telemetry.facts)
         except PlacementError as error:
             status = _say(error, MISUSE)
         except (RefusedByPlannerError, ExecutorFailedError) as error:

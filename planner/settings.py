@@ -7,6 +7,8 @@ from pathlib import Path
 
 from planner.compile.request import MAX_FRAMES, MAX_STEPS
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -100,7 +102,8 @@ class Settings:
     """How a planner runs. ``listen`` takes port 0 for any free one.
 
     ``data`` holds the database and the artifacts. A model may be named by its directory only
-    below one of ``model_roots``.
+    below one of ``model_roots``. ``metrics_listen``: where Prometheus finds metrics; "": nowhere.
+    ``log_level`` is one of `LOG_LEVELS`; prompts are logged only with ``log_prompts``.
     """
 
     data: Path
@@ -109,3 +112,6 @@ class Settings:
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
     security: Security = field(default_factory=Security)
+    metrics_listen: str = ""
+    log_level: str = "info"
+    log_prompts: bool = False

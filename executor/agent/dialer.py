@@ -14,6 +14,7 @@ from ditplan.v1.executor_pb2 import Executor
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.backoff import Backoff
+from executor.agent.facts import Facts, PlannerSeen
 from executor.agent.status import Status
 
 WAIT_SECONDS = 20.0
@@ -64,6 +65,7 @@ class Dialer:
         *,
         stop: threading.Event,
         log: FilteringBoundLogger,
+        facts: Facts,
         on_answer: Callable[[], None] = lambda: None,
     ) -> None:
         """``on_answer`` is called whenever the planner answers after it did not.
@@ -76,6 +78,7 @@ class Dialer:
         self._executor = Executor()
         self._stop = stop
         self._log = log
+        self._facts = facts
         self._on_answer = on_answer
         self._backoff = Backoff(first=FIRST_RETRY_SECONDS, most=MOST_RETRY_SECONDS)
         self._state: grpc.StatusCode | None = None
@@ -159,6 +162,7 @@ class Dialer:
         if status.code is self._state:
             return
         self._state = status.code
+        self._facts.tell(PlannerSeen(status.code is grpc.StatusCode.OK))
         if status.code is grpc.StatusCode.OK:
             self._log.info("planner_reached", planner=self._planner)
             self._on_answer()

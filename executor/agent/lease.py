@@ -22,6 +22,7 @@ from ditplan.v1.plan_pb2 import Program
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.backoff import Backoff
+from executor.agent.facts import Facts, PlannerSeen
 from executor.agent.outbox import Outbox
 from executor.agent.status import TRANSIENT, Status
 
@@ -41,6 +42,7 @@ class Assignment:
     plan_id: str
     program: Program
     spec: GenerationSpec
+    traceparent: str
 
 
 class LeasedRun:
@@ -51,12 +53,18 @@ class LeasedRun:
     """
 
     def __init__(
-        self, stub: DispatchServiceStub, lease: Lease, executor: str, log: FilteringBoundLogger
+        self,
+        stub: DispatchServiceStub,
+        lease: Lease,
+        executor: str,
+        log: FilteringBoundLogger,
+        facts: Facts,
     ) -> None:
         self.lease = lease
         self.stub = stub
         self._executor = executor
         self._log = log
+        self._facts = facts
         self._outbox = Outbox()
         self._backoff = Backoff(first=FIRST_RETRY_SECONDS, most=MOST_RETRY_SECONDS)
         self._changed = threading.Condition()
@@ -155,6 +163,7 @@ class LeasedRun:
             if self._connected:
                 self._connected = False
                 self._log.warning("stream_lost", status=str(status))
+                self._facts.tell(PlannerSeen(False))
             with self._changed:
                 self._changed.wait_for(self._over, self._backoff.next())
 
@@ -184,6 +193,7 @@ class LeasedRun:
         if not self._connected:
             self._connected = True
             self._log.info("stream_resumed")
+            self._facts.tell(PlannerSeen(True))
         self._backoff.reset()
         kind = response.WhichOneof("message")
         with self._changed:
@@ -224,4 +234,7 @@ class LeasedRun:
         if missing < 0:
             self._broken = BrokenAssignmentError(f"{-missing} steps more than the header says")
         elif missing == 0:
-            self._assignment = Assignment(self._header.plan_id, self._program, self._header.spec)
+            header = self._header
+            self._assignment = Assignment(
+                header.plan_id, self._program, header.spec, header.traceparent
+            )

@@ -10,8 +10,10 @@ import structlog
 from structlog.typing import Processor
 
 
-def configure(stream: TextIO | None = None) -> None:
-    """Sends structlog's and the libraries' records to a stream, stderr by default.
+def configure(stream: TextIO | None = None, level: str = "info") -> None:
+    """Sends structlog's records of that level and above to a stream, stderr by default.
+
+    So it does with the warnings of libraries.
 
     Tracebacks are printed without local variables, which would show prompts.
     """
@@ -37,12 +39,13 @@ def configure(stream: TextIO | None = None) -> None:
         )
     )
     logging.root.handlers = [handler]
-    logging.root.setLevel(logging.WARNING)
-    logging.getLogger("executor").setLevel(logging.INFO)
+    number = getattr(logging, level.upper())
+    logging.root.setLevel(max(logging.WARNING, number))
+    logging.getLogger("executor").setLevel(number)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(number),
         cache_logger_on_first_use=True,
     )

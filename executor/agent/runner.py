@@ -15,10 +15,12 @@ from structlog.typing import FilteringBoundLogger
 from executor import codec
 from executor.agent.artifacts import ArtifactFile, encode
 from executor.agent.delivery import Delivery, RejectedArtifactError
+from executor.agent.facts import Facts, RunBegan, RunEnded, StepDone
 from executor.agent.failures import describe, failure
 from executor.agent.lease import Assignment, LeasedRun
 from executor.agent.shutdown import Shutdown
 from executor.engine import run as engine
+from executor.engine.program import StepOutcome
 from executor.runtime.failures import RunFailedError
 from executor.runtime.ranks import Ranks, needs_reload
 
@@ -44,6 +46,8 @@ class Runner:
         on_begin: Callable[[str, str], None],
         reloading: Callable[[], AbstractContextManager[None]] | None = None,
         log: FilteringBoundLogger,
+        facts: Facts,
+        log_prompts: bool = False,
         delivery_seconds: float = DELIVERY_SECONDS,
     ) -> None:
         """``on_begin`` is told generation and plan id once a run has its program. The model is
@@ -56,6 +60,8 @@ class Runner:
         self._on_begin = on_begin
         self._reloading = reloading
         self._log = log
+        self._facts = facts
+        self._log_prompts = log_prompts
         self._delivery_seconds = delivery_seconds
 
     def run(self, stub: DispatchServiceStub, lease: Lease) -> None:
@@ -64,14 +70,16 @@ class Runner:
         Raises:
             ExecutorFailedError: no other run can succeed in these processes.
         """
+        began = time.monotonic()
         log = self._log.bind(generation=lease.generation, epoch=lease.epoch)
-        with LeasedRun(stub, lease, self._name, log) as leased:
+        with LeasedRun(stub, lease, self._name, log, self._facts) as leased:
             outcome = self._attempt(leased, log)
             give_up_at = time.monotonic() + self._delivery_seconds
             delivery = Delivery(leased, deadline=lambda: self._shutdown.limit(give_up_at), log=log)
             final = _store(delivery, outcome) if isinstance(outcome, Success) else outcome
             if final is not None:
                 delivery.conclude(final)
+        self._facts.tell(_ended(final, time.monotonic() - began))
         if not isinstance(outcome, Success):
             self._ranks.recover()
 
@@ -83,7 +91,18 @@ class Runner:
                 return self._stopped(leased, log)
             log = log.bind(plan_id=assignment.plan_id)
             self._on_begin(leased.lease.generation, assignment.plan_id)
-            log.info("run_started", steps=len(assignment.program.steps))
+            steps = len(assignment.program.steps)
+            prompt = {"prompt": assignment.spec.prompt} if self._log_prompts else {}
+            log.info("run_started", steps=steps, **prompt)
+            self._facts.tell(
+                RunBegan(
+                    leased.lease.generation,
+                    leased.lease.epoch,
+                    assignment.plan_id,
+                    steps,
+                    assignment.traceparent,
+                )
+            )
             reload_seconds = self._reload(assignment, log)
             result = self._denoise(leased, assignment)
             spec = assignment.spec
@@ -122,11 +141,15 @@ class Runner:
         return seconds
 
     def _denoise(self, leased: LeasedRun, assignment: Assignment) -> engine.RunResult:
+        def on_step(outcome: StepOutcome) -> None:
+            leased.report(codec.step_to_proto(outcome))
+            self._facts.tell(StepDone(outcome))
+
         result = self._ranks.run(
             assignment.plan_id,
             assignment.program,
             assignment.spec,
-            on_step=lambda outcome: leased.report(codec.step_to_proto(outcome)),
+            on_step=on_step,
             is_cancelled=lambda: leased.stopped or self._shutdown.expired,
         )
         if leased.stopped:
@@ -144,6 +167,16 @@ class Runner:
             return failure(grpc.StatusCode.UNAVAILABLE, "the executor was stopped", retryable=True)
         log.warning("lease_without_program")
         return None
+
+
+def _ended(final: Completion | RunFailure | None, seconds: float) -> RunEnded:
+    match final:
+        case Completion():
+            return RunEnded(grpc.StatusCode.OK.name, "", seconds, final)
+        case RunFailure():
+            return RunEnded(final.code, final.message, seconds, None)
+        case None:
+            return RunEnded(grpc.StatusCode.ABORTED.name, "the lease is over", seconds, None)
 
 
 def _store(delivery: Delivery, success: Success) -> Completion | RunFailure | None:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.dialer import Dialer
+from executor.agent.facts import Facts, ModelLoaded
 from executor.agent.runner import Runner
 from executor.agent.server import ExecutorServer
 from executor.agent.settings import Settings
 from executor.agent.shutdown import Shutdown
 from executor.agent.warm_up import warm_up
 from executor.codec_placement import executor_to_proto, layers_to_proto
+from executor.placement.load import LoadedPipeline
+from executor.placement.placement import Placement
 from executor.runtime.held import Held
 from executor.runtime.leader import Leader
 from executor.runtime.one_rank import OneRank
 from executor.runtime.ranks import Ranks
 
 
-def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> None:
+def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown, facts: Facts) -> None:
     """Loads the model and runs what the planner leases until a shutdown is requested.
+
+    ``facts`` are told of what it does.
 
     Raises:
         PlacementError: the model cannot be loaded.
@@ -32,12 +38,13 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
     log = settings.log()
     # Whoever asks for work is to stop asking.
     stop = threading.Event()
-    with _ranks(settings, log, on_failed=stop.set) as ranks:
+    with _ranks(settings, log, facts, on_failed=stop.set) as ranks:
         dialer = Dialer(
             settings.planner,
             settings.connection,
             stop=stop,
             log=log,
+            facts=facts,
             # Not before: who waits for readiness may send work right after.
             on_answer=server.ready,
         )
@@ -66,6 +73,8 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
             on_begin=server.begin,
             reloading=reloading if settings.allow_reload else None,
             log=log,
+            facts=facts,
+            log_prompts=settings.log_prompts,
         )
         announce()
         shutdown.serving(on_drain=drain)
@@ -83,12 +92,26 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown) -> Non
 
 @contextmanager
 def _ranks(
-    settings: Settings, log: FilteringBoundLogger, on_failed: Callable[[], None]
+    settings: Settings, log: FilteringBoundLogger, facts: Facts, on_failed: Callable[[], None]
 ) -> Iterator[Ranks]:
     """The ranks, all of which hold the model."""
 
+    def load(placement: Placement) -> LoadedPipeline:
+        began = time.monotonic()
+        loaded = settings.load(placement, log)
+        facts.tell(
+            ModelLoaded(
+                time.monotonic() - began,
+                loaded.served_name,
+                loaded.device_name,
+                loaded.dtype,
+                str(loaded.quantization) or "none",
+            )
+        )
+        return loaded
+
     def held() -> Held:
-        return Held(lambda placement: settings.load(placement, log), settings.placement())
+        return Held(load, settings.placement())
 
     if settings.seat.size == 1:
         yield OneRank(held())

@@ -64,6 +64,7 @@ class Settings:
     lora: str | None = None
     lora_scale: float = 1.0
     connection: Connection = PLAIN
+    log_prompts: bool = False
 
     def log(self) -> FilteringBoundLogger:
         """For whatever this process logs."""

@@ -59,7 +59,7 @@ class Member:
         self._seat = seat
         self._store = store
         self._answer = answer
-        self._log = log
+        self._log = self._run_log = log
         self._on_step = on_step
         self._on_check = on_check
         self._device = held.loaded.device
@@ -112,7 +112,7 @@ class Member:
         except Exception as error:
             report.failure.CopyFrom(describe(error))
             if not report.failure.by_peer:
-                self._log.exception("rank_failed", code=report.failure.code)
+                self._run_log.exception("rank_failed", code=report.failure.code)
             # Before the others lose this rank, so that what is told first is the cause.
             self._answer(report)
             if not command.HasField("prepare"):
@@ -130,6 +130,7 @@ class Member:
         self._held.reload(placement_from_reload(reload))
 
     def _connect(self, connect: Connect) -> None:
+        self._run_log = self._log
         self._disconnect(None)
         store = PrefixStore(connect.place, self._store)
         self._world = self._group.enter_context(
@@ -156,6 +157,7 @@ class Member:
             torch.cuda.empty_cache()
 
     def _prepare(self, prepare: Prepare) -> None:
+        self._run_log = self._log.bind(plan_id=prepare.plan_id)
         program = accept(self._loaded, prepare.plan_id, prepare.program)
         self._prepared = program, codec.spec_from_proto(prepare.spec)
 

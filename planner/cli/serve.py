@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from planner.cli.quantities import duration, size
-from planner.settings import Limits, Security, Settings, Timing
+from planner.settings import LOG_LEVELS, Limits, Security, Settings, Timing
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,6 +26,13 @@ def _check_port(
         return None
     port = address.rpartition(":")[2]
     if not address.startswith(("unix:", "dns:")) and not (port.isdecimal() and int(port) < 65_536):
+        raise click.BadParameter(f"{address!r} is not HOST:PORT")
+    return address
+
+
+def _check_metrics_port(context: click.Context, parameter: click.Parameter, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if address and not (host and port.isdecimal() and int(port) < 65_536):
         raise click.BadParameter(f"{address!r} is not HOST:PORT")
     return address
 
@@ -118,6 +125,15 @@ def serve() -> None:
     callback=_check_port,
     help="Answer health checks there, too, always in plaintext.",
 )
+@click.option(
+    "--metrics-listen",
+    default="",
+    metavar="HOST:PORT",
+    callback=_check_metrics_port,
+    help="Where Prometheus finds metrics, over plain HTTP.  [default: nowhere]",
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
+@click.option("--log-prompts", is_flag=True, help="Log the prompts of accepted work.")
 def planner(
     listen: str,
     data: Path,
@@ -136,10 +152,14 @@ def planner(
     tokens: Path | None,
     insecure: bool,
     health_listen: str | None,
+    metrics_listen: str,
+    log_level: str,
+    log_prompts: bool,
 ) -> None:
     """Compile, queue and stream plans to the executors that dial in."""
     from planner.service.server import (
         ListenError,
+        MetricsListenError,
         SecurityError,
         TokensError,
         UnusableDirectoryError,
@@ -164,6 +184,9 @@ def planner(
         timing=timing,
         limits=limits,
         security=security,
+        metrics_listen=metrics_listen,
+        log_level=log_level,
+        log_prompts=log_prompts,
     )
     try:
         asyncio.run(serve_planner(settings))
@@ -171,6 +194,8 @@ def planner(
         raise click.UsageError(str(error)) from None
     except TokensError as error:
         raise click.BadParameter(str(error), param_hint="--tokens") from None
+    except MetricsListenError as error:
+        raise click.BadParameter(str(error), param_hint="--metrics-listen") from None
     except ListenError as error:
         raise click.UsageError(str(error)) from None
     except UnusableDirectoryError as error:

@@ -11,6 +11,7 @@ from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2
 
 from planner.dispatch.attempts import QueueAgain, after_completion, after_failure, failed
+from planner.dispatch.facts import Attached, Facts, Granted, Stepped
 from planner.dispatch.matching import Offer
 from planner.dispatch.notices import Notices, wait
 from planner.dispatch.reports import (
@@ -47,6 +48,7 @@ class Dispatcher:
         shutdown: Shutdown,
         timing: Timing,
         limits: Limits,
+        facts: Facts,
     ) -> None:
         self._store = store
         self._roster = roster
@@ -57,6 +59,7 @@ class Dispatcher:
         self._shutdown = shutdown
         self._timing = timing
         self._limits = limits
+        self._facts = facts
         self._reloads_from = time.monotonic() + timing.return_window
 
     async def acquire(
@@ -78,7 +81,7 @@ class Dispatcher:
         with self._roster.present(offer, asks_for_work=True) as call:
             for lease in held:
                 # Whoever asks for work runs none: the process that held this is gone.
-                self._settlement.lost(lease)
+                self._settlement.lost(lease, "restarted")
             # An older call of the same executor must learn that it is superseded.
             self._notices.notify(own)
             with self._notices.listen(*keys) as changed:
@@ -106,6 +109,7 @@ class Dispatcher:
         self._settlement.deadlines_changed()
         self._notices.notify(lease.generation)
         lease_log(lease).info("lease_granted", epoch=lease.epoch, reload=reload)
+        self._facts.tell(Granted(lease, reload))
         return lease
 
     def _next_keys(self, offer: Offer) -> Collection[str]:
@@ -147,6 +151,7 @@ class Dispatcher:
             session.progressed_at += self._timing.max_reload_seconds
         self._sessions.open(session)
         lease_log(lease).info("executor_attached", epoch=lease.epoch, next_step=lease.steps_done)
+        self._facts.tell(Attached(lease, generation))
         return session
 
     def detach(self, session: Session) -> None:
@@ -170,7 +175,8 @@ class Dispatcher:
     def heartbeat(self, session: Session) -> None:
         """Keeps the lease, unless it is long since the executor got on with the run."""
         if time.monotonic() - session.progressed_at > self._timing.max_step_seconds:
-            self._settlement.lost(self.held_lease(session.lease.generation, session.lease.epoch))
+            held = self.held_lease(session.lease.generation, session.lease.epoch)
+            self._settlement.lost(held, "stuck")
             return
         self._store.extend(session.lease, time.time() + self._timing.lease_ttl)
 
@@ -182,7 +188,9 @@ class Dispatcher:
             raise self._belied(session, str(fault)) from None
         self._store.add_steps(session.lease, fresh, time.time() + self._timing.lease_ttl)
         session.next_step += len(fresh)
+        session.last_step = fresh[-1] if fresh else session.last_step
         session.progressed_at = time.monotonic()
+        self._facts.tell(Stepped(session.lease, session.program, fresh))
         self._notices.notify(session.lease.generation)
 
     def complete(self, session: Session, completion: dispatch_pb2.Completion) -> None:

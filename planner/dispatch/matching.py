@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ditplan.v1 import plan_pb2
+from ditplan.v1 import executor_pb2, plan_pb2
 
 from planner.codec import (
     model_from_proto,
@@ -130,7 +130,8 @@ class Offer:
     """A connected executor's name, the model it has loaded, and what it holds.
 
     ``dtype`` of its transformers; ``device`` is "cpu" or a compute capability as "sm90"; both are
-    empty where it does not say. ``keys`` are those of the requirements that it meets as it is.
+    empty where it does not say. ``announced``: what it last said of itself, without the configs of
+    its checkpoint. ``keys`` are those of the requirements that it meets as it is.
     """
 
     executor: str
@@ -140,6 +141,7 @@ class Offer:
     device: str = ""
     attention_backends: tuple[str, ...] = (NATIVE_ATTENTION,)
     allow_reload: bool = False
+    announced: executor_pb2.Executor | None = field(default=None, repr=False, compare=False)
     keys: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -75,6 +75,15 @@ class Roster:
         self._prune()
         return [presence.offer for presence in self._present.values()]
 
+    def silences(self) -> list[tuple[Offer, float]]:
+        """Who is connected, each with the seconds since its last call; 0 while one is open."""
+        self._prune()
+        now = self._clock()
+        return [
+            (presence.offer, 0.0 if presence.calls else now - presence.left_at)
+            for presence in self._present.values()
+        ]
+
     def is_asking(self, executor: str) -> bool:
         presence = self._present.get(executor)
         return presence is not None and any(

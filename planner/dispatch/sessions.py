@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ditplan.v1 import plan_pb2
+from ditplan.v1 import generation_pb2, plan_pb2
 
 from planner.store.values import Lease
 
@@ -18,7 +18,7 @@ class Session:
 
     ``settled``: the outcome is stored. ``fenced``: the lease went away, or to a newer stream.
     ``progressed_at``: the last step or the attachment, by the monotonic clock; until the first step
-    later than that by the time that loading a model anew may take.
+    later than that by the time that loading a model anew may take. ``last_step``: of this stream.
     """
 
     lease: Lease
@@ -27,6 +27,7 @@ class Session:
     cancel_reason: str | None = None
     settled: bool = False
     fenced: bool = False
+    last_step: generation_pb2.StepOutcome | None = None
     progressed_at: float = field(default_factory=time.monotonic)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -63,6 +64,11 @@ class Sessions:
 
     def any_of(self, leases: Iterable[Lease]) -> bool:
         return any(lease.generation in self._open for lease in leases)
+
+    def last_step(self, generation: str) -> generation_pb2.StepOutcome | None:
+        """The last one that the open session of a generation was told of."""
+        session = self._open.get(generation)
+        return None if session is None else session.last_step
 
     def wake_all(self) -> None:
         for session in self._open.values():

@@ -16,6 +16,7 @@ from planner.dispatch.attempts import (
     failed,
 )
 from planner.dispatch.differences import could_reload
+from planner.dispatch.facts import Ended, Facts, Lost, QueuedAgain
 from planner.dispatch.notices import Notices, wait
 from planner.dispatch.requirements import Requirements
 from planner.dispatch.roster import Roster
@@ -43,6 +44,7 @@ class Settlement:
         requirements: Requirements,
         timing: Timing,
         limits: Limits,
+        facts: Facts,
     ) -> None:
         self._store = store
         self._files = files
@@ -52,6 +54,7 @@ class Settlement:
         self._requirements = requirements
         self._timing = timing
         self._limits = limits
+        self._facts = facts
         self._deadlines_changed = asyncio.Event()
         self._given_up: dict[str, tuple[str, str]] = {}
         self._stalled = False
@@ -105,14 +108,16 @@ class Settlement:
             self._files.discard_others(lease.generation, None, ())
             self.work_arrived(lease.requirement)
             lease_log(lease).info("generation_queued_again", reason=outcome.reason)
+            self._facts.tell(QueuedAgain(lease, outcome.reason))
         else:
             self._store.end_leased(lease, outcome)
             self._tidy(lease)
             self._log_end(lease_log(lease), outcome)
+            self._facts.tell(Ended(lease.generation, outcome, lease))
         self._notices.notify(lease.generation)
 
-    def lost(self, lease: Lease) -> None:
-        """The executor of a lease is gone without a word."""
+    def lost(self, lease: Lease, cause: str) -> None:
+        """The executor of a lease is gone without a word; ``cause`` as in `facts.Lost`."""
         name = lease.executor.name
         needed = self._requirements.of(lease.requirement)
         another = any(
@@ -120,7 +125,10 @@ class Settlement:
             and (offer.executor != name or self._roster.is_asking(name))
             for offer in self._roster.connected()
         )
-        lease_log(lease).warning("lease_lost", epoch=lease.epoch, step=lease.steps_done)
+        lease_log(lease).warning(
+            "lease_lost", epoch=lease.epoch, step=lease.steps_done, cause=cause
+        )
+        self._facts.tell(Lost(lease, cause))
         attempts = self._limits.attempts
         self.conclude(lease, after_loss(lease, max_attempts=attempts, another_executor=another))
         self._sessions.fence(lease.generation)
@@ -151,7 +159,7 @@ class Settlement:
         for generation in self._store.expired(time.time()):
             self._stop(generation, DEADLINE_EXCEEDED, "the deadline of the request has passed")
         for lease in self._store.expired_leases(time.time()):
-            self.lost(lease)
+            self.lost(lease, "expired")
         waited = f"no executor took the work within {self._timing.max_queue_seconds:g} s"
         for generation in self._store.overdue(time.time()):
             self._end_queued(generation, failed(DEADLINE_EXCEEDED, waited))
@@ -161,6 +169,7 @@ class Settlement:
             return False
         self._notices.notify(generation)
         self._log_end(log.bind(generation=generation), ending)
+        self._facts.tell(Ended(generation, ending, None))
         return True
 
     def _tidy(self, lease: Lease) -> None:

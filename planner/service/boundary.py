@@ -26,7 +26,8 @@ from planner.store.values import StorageFullError
 
 _REQUEST_ID = "x-request-id"
 _MAX_REQUEST_ID = 128
-_HEALTH = "/grpc.health.v1.Health/"
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 _REFLECTION = "/grpc.reflection."
 _ABORT_SECONDS = 5.0
 
@@ -61,25 +62,43 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(_HEALTH):
+        if handler is None or method == _HEALTH_CHECK:
             return handler
         known: Any = handler
-        make = _HANDLERS[known.request_streaming, known.response_streaming]
-        guarded: grpc.RpcMethodHandler[Any, Any] = make(
-            self._guarded(known, method),
+        if method == _HEALTH_WATCH:
+            return grpc.unary_stream_rpc_method_handler(
+                self._counted(known, method),
+                request_deserializer=known.request_deserializer,
+                response_serializer=known.response_serializer,
+            )
+        # With identities a stream of requests even where there is one: gRPC would wait for that one
+        # for ever, and before anyone has looked at who calls. It takes a sixth more time.
+        as_stream = known.request_streaming or self._gate.asks_who_calls
+        guarded: grpc.RpcMethodHandler[Any, Any] = _HANDLERS[as_stream, known.response_streaming](
+            self._guarded(known, method, as_stream=as_stream),
             request_deserializer=None,
             response_serializer=known.response_serializer,
         )
         return guarded
 
-    def _guarded(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
+    def _counted(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[None]]:
+        async def behaviour(request: Any, context: Any) -> None:
+            async with _refusals(method, context):
+                with self._gate.counted(_HEALTH_WATCH):
+                    await handler.unary_stream(request, context)
+
+        return behaviour
+
+    def _guarded(
+        self, handler: Any, method: str, *, as_stream: bool
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
         inner = (
             handler.unary_unary
             or handler.unary_stream
             or handler.stream_unary
             or handler.stream_stream
         )
-        parse = _parsed_stream if handler.request_streaming else _parsed
+        parse = handler.request_deserializer
         streams = handler.request_streaming or handler.response_streaming
         seconds = self._stalled_seconds
 
@@ -92,7 +111,13 @@ class Boundary(grpc.aio.ServerInterceptor):
                 with self._gate.admitted(method, context, streams=streams):
                     if method.startswith(_REFLECTION):
                         raw = _in_time(raw, seconds)
-                    request = parse(raw, handler.request_deserializer)
+                    elif as_stream and not handler.request_streaming:
+                        raw = await _only(raw, seconds)
+                    request = (
+                        _parsed_stream(raw, parse)
+                        if handler.request_streaming
+                        else _parsed(raw, parse)
+                    )
                     if handler.response_streaming:
                         return await _answer_all(inner(request, context), context, seconds)
                     return await inner(request, context)
@@ -121,16 +146,22 @@ async def _answer_all(answers: AsyncGenerator[Any, None], context: Any, seconds:
 
 
 async def _in_time(raws: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
-    """The requests of a stream that has no work to wait for."""
+    """Messages that wait for nothing on this side."""
     while True:
         try:
             async with asyncio.timeout(seconds):
                 raw = await anext(raws, None)
         except TimeoutError:
-            raise _stalled(f"nothing was asked for {seconds:g} s") from None
+            raise _stalled(f"nothing came for {seconds:g} s") from None
         if raw is None:
             return
         yield raw
+
+
+async def _only(raws: AsyncIterator[bytes], seconds: float) -> bytes:
+    async for raw in _in_time(raws, seconds):
+        return raw
+    raise invalid([Violation("", "no message came")])
 
 
 def _stalled(text: str) -> CallRefused:

@@ -12,6 +12,7 @@ import structlog
 from ditplan.v1 import generation_pb2, planner_pb2
 
 from planner.codec import diagnostics_to_proto
+from planner.dispatch.facts import Compiled, Created, Facts
 from planner.dispatch.retention import Retention
 from planner.dispatch.roster import Roster
 from planner.dispatch.settlement import Settlement
@@ -41,6 +42,7 @@ class Creation:
         shutdown: Shutdown,
         retention: Retention,
         settings: Settings,
+        facts: Facts,
     ) -> None:
         self._store = store
         self._roster = roster
@@ -50,13 +52,19 @@ class Creation:
         self._retention = retention
         self._limits = settings.limits
         self._timing = settings.timing
+        self._log_prompts = settings.log_prompts
+        self._facts = facts
 
     def admit(self, request: generation_pb2.CreateGenerationRequest) -> Admitted:
         """Everything that creation checks, without creating."""
         check_generation(request, self._limits, self._timing)
         model = self._models.find(request.spec.model, "spec.model")
         offers = self._roster.connected()
-        admitted = admit(request.spec, model, offers)
+        began = time.perf_counter()
+        try:
+            admitted = admit(request.spec, model, offers)
+        finally:
+            self._facts.tell(Compiled(time.perf_counter() - began))
         check_length(admitted.spec, self._limits)
         check_size(admitted.spec, self._limits)
         why = why_none_matches(admitted.requirement, offers)
@@ -108,7 +116,14 @@ class Creation:
             deadline=None if math.isinf(ends_by) else ends_by,
         )
         self._store.create(new)
-        log.info("generation_queued", generation=new.generation, plan_id=new.plan.plan_id)
+        log.info(
+            "generation_queued",
+            generation=new.generation,
+            plan_id=new.plan.plan_id,
+            model=new.needs.model,
+            **({"prompt": new.spec.prompt} if self._log_prompts else {}),
+        )
+        self._facts.tell(Created(new.generation, new.plan.plan_id, new.needs.model))
         self._settlement.work_arrived(new.needs.key)
         return new.generation, admitted.diagnostics
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceServicer
 
@@ -32,7 +33,9 @@ class DispatchService(DispatchServiceServicer):
         shutdown: Shutdown,
         uploads: Uploads,
         settings: Settings,
+        traceparent: Callable[[str], str],
     ) -> None:
+        """``traceparent``: the span of a generation's lease."""
         self._store = store
         self._roster = roster
         self._models = models
@@ -40,6 +43,7 @@ class DispatchService(DispatchServiceServicer):
         self._shutdown = shutdown
         self._uploads = uploads
         self._settings = settings
+        self._traceparent = traceparent
 
     async def AcquireLease(
         self, request: dispatch_pb2.AcquireLeaseRequest, context: Any
@@ -60,6 +64,12 @@ class DispatchService(DispatchServiceServicer):
     ) -> AsyncGenerator[dispatch_pb2.RunLeaseResponse, None]:
         attach = await first_attach(request_iterator, self._settings.timing.attach_window)
         generation = generation_id(attach.lease.generation, "attach.lease.generation")
+        # For whatever is logged of this call.
+        structlog.contextvars.bind_contextvars(
+            generation=generation,
+            epoch=attach.lease.epoch,
+            executor=attach.executor[: self._settings.limits.name_bytes],
+        )
         lease = self._dispatcher.held_lease(generation, attach.lease.epoch)
         if lease.executor.name != caller().executor_name(attach.executor):
             raise stale()
@@ -73,7 +83,8 @@ class DispatchService(DispatchServiceServicer):
             try:
                 if not attach.resume:
                     images = self._store.images(generation)
-                    for message in plan_messages(found.plan, found.spec, images):
+                    traceparent = self._traceparent(generation)
+                    for message in plan_messages(found.plan, found.spec, images, traceparent):
                         yield message
                 attached = dispatch_pb2.Attached(next_step=lease.steps_done)
                 yield dispatch_pb2.RunLeaseResponse(attached=attached)

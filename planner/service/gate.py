@@ -41,6 +41,10 @@ class Gate:
         self._max_streams = limits.streams_per_client
         self._streams: Counter[str] = Counter()
 
+    @property
+    def asks_who_calls(self) -> bool:
+        return self._tokens is not None
+
     @contextmanager
     def admitted(self, method: str, context: Any, *, streams: bool) -> Iterator[None]:
         """Binds who calls; CallRefused where they may not, or have too many streams open."""
@@ -64,11 +68,12 @@ class Gate:
             if not streams:
                 yield
                 return
-            with self._counted(identity.name):
+            with self.counted(identity.name):
                 yield
 
     @contextmanager
-    def _counted(self, name: str) -> Iterator[None]:
+    def counted(self, name: str) -> Iterator[None]:
+        """One more open stream of that name; CallRefused where there are too many."""
         if self._streams[name] >= self._max_streams:
             raise CallRefused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -7,30 +7,42 @@ import sys
 from typing import TextIO, cast
 
 import structlog
+from structlog.typing import Processor
 
 from planner.service.lossy import LossyStream
 
 
-def configure_logs(level: int = logging.INFO) -> None:
-    """Sends structlog's events to stderr; prompts and configs are never among them."""
-    renderer: structlog.typing.Processor
-    if sys.stderr.isatty():
-        tail: list[structlog.typing.Processor] = [
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        ]
-    else:
-        renderer = structlog.processors.JSONRenderer()
-        # Local variables would show prompts and tokens.
-        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        tail = [structlog.processors.ExceptionRenderer(tracebacks), renderer]
+def configure_logs(stream: TextIO | None = None, level: str = "info") -> None:
+    """Sends structlog's events of that level and above to a stream, stderr by default.
+
+    So it does with the warnings of libraries. Tracebacks come without local variables, which
+    would show prompts and configs.
+    """
+    stream = cast(TextIO, LossyStream(stream if stream is not None else sys.stderr))
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    final: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if stream.isatty()
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    number = getattr(logging, level.upper())
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *tail,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, LossyStream(sys.stderr))),
+        processors=[*shared, *final],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+        )
+    )
+    logging.root.handlers = [handler]
+    logging.root.setLevel(max(logging.WARNING, number))
+    logging.captureWarnings(True)

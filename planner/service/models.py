@@ -95,6 +95,7 @@ class ModelLookup:
             device,
             tuple(sorted(set(executor.attention_backends))) or (NATIVE_ATTENTION,),
             executor.allow_reload,
+            _without_configs(executor),
         )
 
     def canonical(self, name: str) -> str:
@@ -115,3 +116,10 @@ class ModelLookup:
         if not served:
             return "no executor is connected"
         return f"connected executors serve: {', '.join(served[:10])}"
+
+
+def _without_configs(executor: executor_pb2.Executor) -> executor_pb2.Executor:
+    bare = executor_pb2.Executor()
+    bare.CopyFrom(executor)
+    bare.ClearField("component_configs")
+    return bare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from planner.compile.plan import Program
 from planner.compile.request import Request
 from planner.diagnostics import Diagnostic, Severity
 from planner.dispatch.differences import could_reload
+from planner.dispatch.facts import Compiled, Facts
 from planner.dispatch.matching import Requirement
 from planner.dispatch.roster import Roster
 from planner.dispatch.wording import words
@@ -57,10 +59,11 @@ class _Compiled:
 
 
 class PlannerService(PlannerServiceServicer):
-    def __init__(self, models: ModelLookup, roster: Roster, limits: Limits) -> None:
+    def __init__(self, models: ModelLookup, roster: Roster, limits: Limits, facts: Facts) -> None:
         self._models = models
         self._roster = roster
         self._limits = limits
+        self._facts = facts
         # Compiling is a function of these three: a result never grows stale.
         self._known: dict[tuple[ModelFacts, str, Request], _Compiled] = {}
 
@@ -110,7 +113,9 @@ class PlannerService(PlannerServiceServicer):
         key = (model.facts, request.config, asked)
         known = self._known.pop(key, None)
         if known is None:
+            began = time.perf_counter()
             compilation = compile_config(request.config, model.facts, asked)
+            self._facts.tell(Compiled(time.perf_counter() - began))
             program, plan, diagnostics = compiled_plan(compilation)
             filled = _filled(compilation.request)
             check_length(filled, self._limits)

@@ -40,6 +40,7 @@ def plan_messages(
     plan: plan_pb2.Plan,
     spec: generation_pb2.GenerationSpec,
     images: Sequence[generation_pb2.InputImage],
+    traceparent: str,
 ) -> Iterator[dispatch_pb2.RunLeaseResponse]:
     """The header, then the steps in batches; ``images`` have the data that the spec lacks."""
     program = plan_pb2.Program()
@@ -54,7 +55,11 @@ def plan_messages(
     steps = plan.program.steps
     yield dispatch_pb2.RunLeaseResponse(
         header=dispatch_pb2.RunHeader(
-            plan_id=plan.plan_id, program=program, step_count=len(steps), spec=bare
+            plan_id=plan.plan_id,
+            program=program,
+            step_count=len(steps),
+            spec=bare,
+            traceparent=traceparent,
         )
     )
     for first in range(0, len(steps), _STEPS_PER_BATCH):

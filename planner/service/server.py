@@ -12,11 +12,20 @@ from typing import Self
 import grpc
 import structlog
 from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc
-from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2, planner_pb2_grpc
+from ditplan.metrics_port import CannotListenError
+from ditplan.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    monitor_pb2,
+    monitor_pb2_grpc,
+    planner_pb2,
+    planner_pb2_grpc,
+)
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from planner.dispatch.dispatcher import Dispatcher
+from planner.dispatch.facts import Facts
 from planner.dispatch.notices import Notices
 from planner.dispatch.requirements import Requirements
 from planner.dispatch.retention import Retention
@@ -31,7 +40,10 @@ from planner.service.gate import Gate
 from planner.service.generation_service import GenerationService
 from planner.service.logs import configure_logs
 from planner.service.models import ModelLookup
+from planner.service.monitor_service import MonitorService
 from planner.service.planner_service import PlannerService
+from planner.service.status import StatusBoard
+from planner.service.telemetry import Telemetry
 from planner.service.tls import SecurityError, check_security, server_credentials
 from planner.service.tokens import TokenFile, TokensError
 from planner.service.uploads import Uploads
@@ -42,6 +54,7 @@ from planner.store.directory import DataDirectory, UnusableDirectoryError
 __all__ = [
     "Limits",
     "ListenError",
+    "MetricsListenError",
     "Planner",
     "Security",
     "SecurityError",
@@ -56,6 +69,7 @@ _SERVICES = (
     planner_pb2.DESCRIPTOR.services_by_name["PlannerService"].full_name,
     generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
     dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name,
+    monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name,
 )
 _LIVENESS = "liveness"
 
@@ -64,6 +78,10 @@ log = structlog.get_logger(__name__)
 
 class ListenError(Exception):
     """The address cannot be listened on."""
+
+
+class MetricsListenError(ListenError):
+    """The same of the metrics' address."""
 
 
 class Planner:
@@ -93,8 +111,9 @@ class Planner:
         roster = Roster(timing.connected_grace)
         requirements = Requirements(store)
         models = ModelLookup(settings.model_roots, roster)
+        facts = Facts()
         self._settlement = Settlement(
-            store, files, roster, notices, self._sessions, requirements, timing, limits
+            store, files, roster, notices, self._sessions, requirements, timing, limits, facts
         )
         dispatcher = Dispatcher(
             store,
@@ -106,17 +125,20 @@ class Planner:
             shutdown,
             timing,
             limits,
+            facts,
         )
         self._retention = Retention(self._data, timing, limits)
         creation = Creation(
-            store, roster, models, self._settlement, shutdown, self._retention, settings
+            store, roster, models, self._settlement, shutdown, self._retention, settings, facts
         )
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
+        board = StatusBoard(store, roster, self._sessions)
+        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         self._health = health.aio.HealthServicer()
         self._boundary = Boundary(Gate(tokens, limits), timing.stalled_seconds)
         self._server = grpc.aio.server(
-            interceptors=(self._boundary,),
+            interceptors=(*self._telemetry.interceptors, self._boundary),
             options=(
                 ("grpc.max_receive_message_length", limits.message_bytes),
                 # Else a second planner would share the port in silence.
@@ -130,7 +152,7 @@ class Planner:
             ),
         )
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
-            PlannerService(models, roster, limits), self._server
+            PlannerService(models, roster, limits, facts), self._server
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(
@@ -139,8 +161,20 @@ class Planner:
             self._server,
         )
         dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
-            DispatchService(store, roster, models, dispatcher, shutdown, uploads, settings),
+            DispatchService(
+                store,
+                roster,
+                models,
+                dispatcher,
+                shutdown,
+                uploads,
+                settings,
+                self._telemetry.traceparent,
+            ),
             self._server,
+        )
+        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(
+            MonitorService(board, notices, shutdown), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
@@ -150,12 +184,21 @@ class Planner:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
         self._keepers: list[asyncio.Task[None]] = []
 
+    @property
+    def metrics_address(self) -> str:
+        """Where Prometheus finds metrics; "" where none are served."""
+        return self._telemetry.metrics_address
+
     async def start(self) -> None:
         """Binds the addresses and serves; ListenError where one is taken or makes no sense."""
         self.address = _bind(self._server, self._settings.listen, self._credentials)
         health_listen = self._settings.security.health_listen
         if health_listen is not None:
             self.health_address = _bind(self._health_server, health_listen, None)
+        try:
+            await self._telemetry.start()
+        except CannotListenError as error:
+            raise MetricsListenError(str(error)) from None
         for name in ("", _LIVENESS, *_SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._settlement.adopt_leases()
@@ -181,6 +224,7 @@ class Planner:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._telemetry.stop()
         self._data.close()
         log.info("planner_stopped", address=self.address)
 
@@ -219,7 +263,7 @@ async def serve(settings: Settings, announce: Callable[[str], None] = print) -> 
 
     ``announce`` is called with the bound address.
     """
-    configure_logs()
+    configure_logs(level=settings.log_level)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
+import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2
 
@@ -40,6 +41,7 @@ class Uploads:
         header = first.header
         self._check(header)
         generation = generation_id(header.lease.generation, "header.lease.generation")
+        structlog.contextvars.bind_contextvars(generation=generation, epoch=header.lease.epoch)
         lease = self._dispatcher.held_lease(generation, header.lease.epoch)
         if not caller().holds(lease.executor.name):
             raise stale()

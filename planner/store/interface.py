@@ -13,6 +13,7 @@ from planner.store.values import (
     Lease,
     Needs,
     NewGeneration,
+    Overview,
     State,
     StoredArtifact,
     Waiting,
@@ -134,5 +135,8 @@ class Store(Protocol):
 
     def give_back(self, pages: int) -> bool:
         """Shortens the database's file a little where it can be; whether there is more to do."""
+
+    def overview(self, at_most: int, runs_at_most: int) -> Overview:
+        """How much is queued and runs, with the head of the queue and the runs."""
 
     def close(self) -> None: ...

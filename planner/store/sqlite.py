@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ditplan.v1 import executor_pb2, generation_pb2
 
+from planner.store import overview
 from planner.store.ended import EndedGenerations
 from planner.store.events import EventLog
 from planner.store.generations import Generations
@@ -22,6 +23,7 @@ from planner.store.values import (
     Lease,
     Needs,
     NewGeneration,
+    Overview,
     State,
     StoredArtifact,
     Waiting,
@@ -193,6 +195,9 @@ class SqliteStore:
     def give_back(self, pages: int) -> bool:
         with writing():
             return self._ended.give_back(pages)
+
+    def overview(self, at_most: int, runs_at_most: int) -> Overview:
+        return overview.read(self._db, self._clock(), at_most, runs_at_most)
 
     def _transaction(self) -> AbstractContextManager[None]:
         return transaction(self._db)

@@ -132,3 +132,35 @@ class StoredArtifact:
 
     epoch: int
     artifact: generation_pb2.Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedWork:
+    generation: str
+    model: str
+    priority: int
+    waited_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunningWork:
+    """``started_at``: of its first attempt, in seconds since the epoch."""
+
+    generation: str
+    executor: str
+    plan_id: str
+    attempt: int
+    steps_done: int
+    step_count: int
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """``head``: the first of the queue, in the order in which they are leased."""
+
+    queued: int
+    oldest_queued_seconds: float
+    running: int
+    head: tuple[QueuedWork, ...]
+    runs: tuple[RunningWork, ...]

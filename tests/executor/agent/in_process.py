@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from executor.agent.dialer import Dialer
+from executor.agent.facts import Facts
 from executor.agent.runner import Runner
 from executor.agent.shutdown import Shutdown
 from executor.codec_placement import executor_to_proto
@@ -29,6 +30,7 @@ class Agent:
         log = structlog.get_logger("executor").bind(executor="here")
         # Not entered: signals belong to the main thread.
         self.shutdown = Shutdown(drain_seconds=60)
+        self.facts = Facts()
         self.begun: list[tuple[str, str]] = []
         self.runner = Runner(
             OneRank(Held(lambda placement: loaded, UNSHARED)),
@@ -36,9 +38,10 @@ class Agent:
             shutdown=self.shutdown,
             on_begin=lambda *run: self.begun.append(run),
             log=log,
+            facts=self.facts,
             delivery_seconds=DELIVERY_SECONDS,
         )
-        self.dialer = Dialer(planner, stop=self.shutdown.requested, log=log)
+        self.dialer = Dialer(planner, stop=self.shutdown.requested, log=log, facts=self.facts)
         self.dialer.announce(executor_to_proto("here", loaded, allow_reload=False))
         self.ended_with: Exception | None = None
         self.thread = threading.Thread(target=self._loop)

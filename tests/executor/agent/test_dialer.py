@@ -12,12 +12,13 @@ from ditplan.v1.executor_pb2 import Executor
 from structlog.testing import capture_logs
 
 from executor.agent.dialer import Dialer, RefusedByPlannerError
+from executor.agent.facts import Facts
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
 from tests.executor.programs import program
 
 
 def _dialer(planner: ScriptedPlanner, stop: threading.Event) -> Dialer:
-    dialer = Dialer(planner.address, stop=stop, log=structlog.get_logger())
+    dialer = Dialer(planner.address, stop=stop, log=structlog.get_logger(), facts=Facts())
     dialer.announce(Executor(name="here"))
     return dialer
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Self
 
 import grpc
@@ -37,13 +36,12 @@ class Client:
     ) -> None:
         self.address = address
         options = (("grpc.use_local_subchannel_pool", 1),)
-        self.channel: Any = (
-            grpc.aio.insecure_channel(address, options)
+        bearer = _with_token(token) if token else ()
+        self.channel = (
+            grpc.aio.insecure_channel(address, options, interceptors=bearer)
             if tls is None
-            else grpc.aio.secure_channel(address, tls, options)
+            else grpc.aio.secure_channel(address, tls, options, interceptors=bearer)
         )
-        if token:
-            self.channel = _Bearing(self.channel, token)
         self.planner: Any = PlannerServiceStub(self.channel)
         self.generations: Any = GenerationServiceStub(self.channel)
         self.dispatch: Any = DispatchServiceStub(self.channel)
@@ -71,18 +69,21 @@ class Client:
         return (await self.watch(name))[-1].finished
 
 
-class _Bearing:
-    """A channel whose calls bring a token."""
+def _with_token(token: str) -> list[grpc.aio.ClientInterceptor]:
+    """An interceptor for each kind of call, which has the token among its metadata."""
 
-    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
-        self._channel = channel
-        self._metadata = (("authorization", f"Bearer {token}"),)
+    async def call(self: object, continuation: Any, details: Any, request: Any) -> Any:
+        pair = ("authorization", f"Bearer {token}")
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), pair)
+        return await continuation(details._replace(metadata=metadata), request)
 
-    def __getattr__(self, name: str) -> Any:
-        inner = getattr(self._channel, name)
-        if name not in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
-            return inner
-        return lambda *method, **codec: partial(inner(*method, **codec), metadata=self._metadata)
+    kinds = {
+        "unary_unary": grpc.aio.UnaryUnaryClientInterceptor,
+        "unary_stream": grpc.aio.UnaryStreamClientInterceptor,
+        "stream_unary": grpc.aio.StreamUnaryClientInterceptor,
+        "stream_stream": grpc.aio.StreamStreamClientInterceptor,
+    }
+    return [type(kind, (base,), {f"intercept_{kind}": call})() for kind, base in kinds.items()]
 
 
 def spec(**changes: Any) -> generation_pb2.GenerationSpec:
@@ -189,7 +190,7 @@ class Executor:
     """Speaks the dispatch protocol as its test tells it to, over a connection of its own."""
 
     def __init__(
-        self, address: str, name: str = "exec-1", token: str = "", **announced: Any
+        self, address: str, name: str = "exec-1", *, token: str = "", **announced: Any
     ) -> None:
         self.message = executor_message(name, **announced)
         self.client = Client(address, token)

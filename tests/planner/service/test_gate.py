@@ -333,3 +333,35 @@ async def test_a_reflection_stream_without_questions_ends(settings: Settings) ->
         refusal = await refused(stub.ServerReflectionInfo())
         assert refusal.code is grpc.StatusCode.UNAVAILABLE
         assert [i.reason for i in refusal.infos] == ["STREAM_STALLED"]
+
+
+async def test_a_call_without_its_message_is_refused_at_once_or_ends_in_time(
+    guarded: Settings,
+) -> None:
+    short = replace(guarded, timing=replace(guarded.timing, stalled_seconds=0.5))
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await asyncio.sleep(20)
+        yield b""
+
+    path = "/ditplan.v1.PlannerService/ListModels"
+    async with Planner(short) as planner:
+        for name, reason in (("nobody", "CREDENTIALS_UNKNOWN"), ("anna", "STREAM_STALLED")):
+            async with Client(planner.address, token(name)) as client:
+                call = client.channel.stream_unary(path)(nothing())
+                refusal = await asyncio.wait_for(refused(call), 5)
+                assert [i.reason for i in refusal.infos] == [reason]
+
+
+async def test_watches_of_health_are_counted_and_checks_are_not(settings: Settings) -> None:
+    limited = replace(settings, limits=replace(settings.limits, streams_per_client=1))
+    async with Planner(limited) as planner, Client(planner.address) as client:
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        request = health_pb2.HealthCheckRequest()
+        watch = stub.Watch(request)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        refusal = await refused(stub.Watch(request))
+        assert [i.reason for i in refusal.infos] == ["TOO_MANY_STREAMS"]
+        assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        await client.create(queue=True)

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from ditplan.dispatch.v1 import dispatch_pb2
-from ditplan.v1 import generation_pb2, planner_pb2
+from ditplan.v1 import generation_pb2, monitor_pb2, planner_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -20,7 +20,7 @@ from tests.planner.service.peers import Client, Executor, asking, refused
 
 METHODS: list[MethodDescriptor] = [
     method
-    for file in (planner_pb2, generation_pb2, dispatch_pb2)
+    for file in (planner_pb2, generation_pb2, dispatch_pb2, monitor_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]

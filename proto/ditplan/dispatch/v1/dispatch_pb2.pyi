@@ -309,8 +309,11 @@ class RunHeader(_message.Message):
     PROGRAM_FIELD_NUMBER: _builtins.int
     STEP_COUNT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     step_count: _builtins.int
+    traceparent: _builtins.str
+    """W3C trace context of the span that the run belongs to; empty: none."""
     @_builtins.property
     def program(self) -> _plan_pb2.Program: ...
     @_builtins.property
@@ -324,10 +327,11 @@ class RunHeader(_message.Message):
         program: _plan_pb2.Program | None = ...,
         step_count: _builtins.int = ...,
         spec: _generation_pb2.GenerationSpec | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_id", b"plan_id", "program", b"program", "spec", b"spec", "step_count", b"step_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_id", b"plan_id", "program", b"program", "spec", b"spec", "step_count", b"step_count", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,107 @@
+"""Has every call of the services seen by someone who counts or traces it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+UNKNOWN = "unknown"
+
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+@dataclass(slots=True)
+class Call:
+    """``code``: the name of the status that it ended with, known once it has.
+
+    Service and method are those of the contract, or both `UNKNOWN`.
+    """
+
+    service: str
+    method: str
+    traceparent: str = ""
+    code: str = "OK"
+
+
+class SeenCalls(grpc.aio.ServerInterceptor):
+    """Runs the calls of ditplan's services, and those of no service, in the context it is given.
+
+    To stand before the boundary: of its handlers, all are coroutines. Health checks and
+    reflection pass unseen.
+    """
+
+    def __init__(self, around: Callable[[Call], AbstractContextManager[None]]) -> None:
+        self._around = around
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler: Any = await continuation(handler_call_details)
+        path = handler_call_details.method
+        if handler is None:
+            # gRPC answers it itself.
+            with self._around(Call(UNKNOWN, UNKNOWN, code=grpc.StatusCode.UNIMPLEMENTED.name)):
+                return None
+        if not path.startswith("/ditplan."):
+            return handler  # type: ignore[no-any-return]
+        service, _, method = path[1:].partition("/")
+        make = _HANDLERS[handler.request_streaming, handler.response_streaming]
+        seen: grpc.RpcMethodHandler[Any, Any] = make(
+            self._seen(handler, service, method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return seen
+
+    def _seen(self, handler: Any, service: str, method: str) -> Callable[[Any, Any], Any]:
+        inner = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+
+        async def behaviour(request: Any, context: Any) -> Any:
+            call = Call(service, method, _traceparent(context))
+            with self._around(call):
+                try:
+                    return await inner(request, context)
+                except asyncio.CancelledError:
+                    left = context.time_remaining()
+                    late = left is not None and left <= 0
+                    call.code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
+                    raise
+                except BaseException:
+                    call.code = _code(context)
+                    raise
+
+        return behaviour
+
+
+def _code(context: Any) -> str:
+    """Of a call that was aborted."""
+    code = context.code()
+    number = code.value[0] if isinstance(code, grpc.StatusCode) else code
+    return _CODES.get(number or grpc.StatusCode.UNKNOWN.value[0], "UNKNOWN")
+
+
+def _traceparent(context: Any) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            return value
+    return ""

@@ -1,0 +1,125 @@
+"""The dashboard and the manual against the metrics that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ditplan.v1 import monitor_pb2
+from prometheus_client import Metric
+
+from executor.agent.metrics import Metrics as ExecutorMetrics
+from planner.service.metrics import Metrics as PlannerMetrics
+from tests.planner.service.prometheus import series
+
+REPOSITORY = Path(__file__).parents[2]
+DASHBOARD = json.loads((REPOSITORY / "deploy/dashboards/ditplan.json").read_text())
+MANUAL = (REPOSITORY / "docs/operations.md").read_text()
+NAME = re.compile(r"\b(?:ditplan|process)_[a-z0-9_]+")
+VARIABLES = {"$__rate_interval": "5m", "$planner": ".*", "$executor": ".*"}
+
+
+def _families() -> list[Metric]:
+    planner = PlannerMetrics(lambda: monitor_pb2.WatchStatusResponse(version="ditplan 1"))
+    return [*planner.registry.collect(), *ExecutorMetrics().registry.collect()]
+
+
+def _queries() -> list[str]:
+    panels = [
+        target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())
+    ]
+    variables = [v["query"] for v in DASHBOARD["templating"]["list"] if v["type"] == "query"]
+    return panels + variables
+
+
+def test_the_dashboard_asks_for_metrics_that_exist() -> None:
+    known = series(_families())
+    asked = {name for query in _queries() for name in NAME.findall(query)}
+    assert len(asked) > 25
+    assert asked - known == set()
+
+
+def _labels(families: list[Metric]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Those that the manual gives a metric."""
+    names = {family.name for family in families} | series(families)
+    for line in MANUAL.splitlines():
+        row = re.match(r"\| `(ditplan_[a-z_]+)` \| ([a-z]+) \| ([a-z, ]*)\|", line)
+        if row is not None:
+            assert row[1] in names
+            yield row[1], tuple(word.strip() for word in row[3].split(",") if word.strip())
+
+
+def test_queries_group_by_labels_that_their_metrics_have() -> None:
+    labels = dict(_labels(_families()))
+    for query in _queries():
+        names = [re.sub(r"_(bucket|sum|count)$", "", name) for name in NAME.findall(query)]
+        allowed = {label for name in names for label in labels.get(name, ())} | {"le", "instance"}
+        for group in re.findall(r"by \(([^)]*)\)", query):
+            assert {word.strip() for word in group.split(",")} <= allowed, query
+
+
+def test_the_manual_lists_every_metric_with_its_kind_and_labels() -> None:
+    listed = dict(_labels(_families()))
+    for family in _families():
+        if not family.name.startswith("ditplan_"):
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"| `{name}` | {family.type} |" in MANUAL
+        used = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert used <= set(listed[name])
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_understands_every_query(tmp_path: Path) -> None:
+    rules: list[dict[str, Any]] = []
+    for query in _queries():
+        if query.startswith("label_values"):
+            continue
+        for name, value in VARIABLES.items():
+            query = query.replace(name, value)
+        rules.append({"record": f"query:{len(rules)}", "expr": query})
+    path = tmp_path / "rules.json"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    checked = subprocess.run(
+        ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"SUCCESS: {len(rules)} rules found" in checked.stdout
+
+
+def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        grid = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+EVENT = re.compile(r"\.(?:info|warning|error|exception)\(\s*f?\"([a-z_]+)")
+
+
+def test_the_manual_lists_every_event_that_is_logged() -> None:
+    logged = {
+        event
+        for package in ("planner", "executor")
+        for path in (REPOSITORY / package).rglob("*.py")
+        for event in EVENT.findall(path.read_text())
+    }
+    assert {"lease_granted", "run_started"} <= logged
+    listed = set(re.findall(r"`([a-z_]+)`", MANUAL))
+    unlisted = {e for e in logged if not any(name.startswith(e) for name in listed)}
+    assert unlisted == set()
