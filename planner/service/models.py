@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from planner.errors import ErrorReason, Violation, invalid
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import UnknownModelError, from_configs, from_directory, from_name
+from planner.store.interface import Store
+from planner.store.values import StorageFullError
+
+# Whose facts are at hand without being read again.
+_MAX_FACTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,18 @@ class Model:
 
 
 class ModelLookup:
-    """``roots`` are the directories below which a request may name a checkpoint's directory."""
+    """``roots`` are the directories below which a request may name a checkpoint's directory.
 
-    def __init__(self, roots: Iterable[Path], roster: Roster) -> None:
+    A name that an executor has served is known from then on: work for it is refused, or waits, for
+    want of an executor, not because nobody knows the name for a moment.
+    """
+
+    def __init__(self, roots: Iterable[Path], roster: Roster, store: Store) -> None:
         self._roots = tuple(root.resolve() for root in roots)
         self._roster = roster
+        self._store = store
+        # Facts of models by what was announced of them, the newest last.
+        self._facts: dict[tuple[str, bytes], ModelFacts] = {}
 
     def find(self, name: str, field: str) -> Model:
         """The model of that name; INVALID_ARGUMENT at ``field`` where there is none."""
@@ -47,36 +60,38 @@ class ModelLookup:
             directory = self._directory(name)
             if directory is not None:
                 return Model(canonical, from_directory(directory))
+            remembered = self._store.remembered_model(canonical)
+            if remembered is not None:
+                return Model(canonical, self._facts_of(canonical, remembered))
             return Model(canonical, from_name(name))
         except UnknownModelError as unknown:
             raise invalid(
                 [Violation(field, f"{unknown}; {self._served()}")], ErrorReason.UNKNOWN_MODEL
             ) from None
 
+    def _facts_of(self, model: str, executor: executor_pb2.Executor) -> ModelFacts:
+        """Of the configs that an executor announces; read once as long as they are the same.
+
+        INVALID_ARGUMENT where they cannot be understood.
+        """
+        configs = executor_pb2.Executor(component_configs=executor.component_configs)
+        key = model, configs.SerializeToString(deterministic=True)
+        facts = self._facts.pop(key, None)
+        if facts is None:
+            facts = _facts(model, executor)
+            # A full disk is no reason to turn an executor away.
+            with suppress(StorageFullError):
+                self._store.remember_model(model, executor)
+        self._facts[key] = facts
+        if len(self._facts) > _MAX_FACTS:
+            del self._facts[next(iter(self._facts))]
+        return facts
+
     def offer(self, executor: executor_pb2.Executor) -> Offer:
         """What an executor offers; INVALID_ARGUMENT where its configs cannot be understood."""
-        configs: dict[str, dict[str, Any]] = {}
-        faults = []
-        for i, component in enumerate(executor.component_configs):
-            try:
-                config = json.loads(component.json)
-            except (ValueError, RecursionError) as error:
-                config = error
-            if isinstance(config, dict):
-                configs[component.path] = config
-            else:
-                field = f"executor.component_configs[{i}].json"
-                faults.append(Violation(field, f"{component.path} holds no JSON object"))
-        if faults:
-            raise invalid(faults)
-        try:
-            facts = from_configs(configs, name=executor.model)
-        except UnknownModelError as error:
-            raise invalid(
-                [Violation("executor.component_configs", str(error))], ErrorReason.UNKNOWN_MODEL
-            ) from None
-        placement = placement_from_proto(executor.placement)
         model = self.canonical(executor.model)
+        facts = self._facts_of(model, executor)
+        placement = placement_from_proto(executor.placement)
         offered = Requirement(
             model,
             facts.architecture,
@@ -123,3 +138,26 @@ def _without_configs(executor: executor_pb2.Executor) -> executor_pb2.Executor:
     bare.CopyFrom(executor)
     bare.ClearField("component_configs")
     return bare
+
+
+def _facts(model: str, executor: executor_pb2.Executor) -> ModelFacts:
+    configs: dict[str, dict[str, Any]] = {}
+    faults = []
+    for i, component in enumerate(executor.component_configs):
+        try:
+            config = json.loads(component.json)
+        except (ValueError, RecursionError) as error:
+            config = error
+        if isinstance(config, dict):
+            configs[component.path] = config
+        else:
+            field = f"executor.component_configs[{i}].json"
+            faults.append(Violation(field, f"{component.path} holds no JSON object"))
+    if faults:
+        raise invalid(faults)
+    try:
+        return from_configs(configs, name=model)
+    except UnknownModelError as error:
+        raise invalid(
+            [Violation("executor.component_configs", str(error))], ErrorReason.UNKNOWN_MODEL
+        ) from None

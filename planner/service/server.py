@@ -110,7 +110,7 @@ class Planner:
         shutdown, notices = self._shutdown, self._notices
         roster = Roster(timing.connected_grace)
         requirements = Requirements(store)
-        models = ModelLookup(settings.model_roots, roster)
+        models = ModelLookup(settings.model_roots, roster, store)
         facts = Facts()
         self._settlement = Settlement(
             store, files, roster, notices, self._sessions, requirements, timing, limits, facts

@@ -31,6 +31,12 @@ class Store(Protocol):
     def create(self, new: NewGeneration) -> None:
         """Accepts work: QUEUED, with events Planned and Queued."""
 
+    def remember_model(self, model: str, announced: executor_pb2.Executor) -> None:
+        """Keeps the component configs of a model that is served; of so many models, the newest."""
+
+    def remembered_model(self, model: str) -> executor_pb2.Executor | None:
+        """They alone, as they were announced last."""
+
     def request(self, owner: str, request_id: str) -> tuple[str, bytes] | None:
         """Generation and digest of a request of this client that was accepted."""
 

@@ -61,6 +61,13 @@ CREATE INDEX creations ON generations (create_time, number);
 CREATE INDEX ended ON generations (end_time) WHERE end_time IS NOT NULL;
 CREATE INDEX uncompacted ON generations (end_time) WHERE end_time IS NOT NULL AND compacted = 0;
 
+-- What executors have announced of their models, so that their names outlive a call.
+CREATE TABLE models (
+  model TEXT PRIMARY KEY,
+  seen REAL NOT NULL,
+  body BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- The pictures that unfinished work starts from.
 CREATE TABLE images (
   generation TEXT PRIMARY KEY REFERENCES generations (generation),

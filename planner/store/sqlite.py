@@ -29,6 +29,9 @@ from planner.store.values import (
     Waiting,
 )
 
+# Names of models that are kept.
+_MAX_MODELS = 1000
+
 
 class SqliteStore:
     """One connection, to be used from one thread.
@@ -56,6 +59,24 @@ class SqliteStore:
             planned = generation_pb2.Planned(plan=new.plan, diagnostics=new.diagnostics)
             self._events.append(new.generation, generation_pb2.GenerationEvent(planned=planned))
             self._append_queued(new.generation, "")
+
+    def remember_model(self, model: str, announced: executor_pb2.Executor) -> None:
+        body = executor_pb2.Executor(component_configs=announced.component_configs)
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO models (model, seen, body) VALUES (?, ?, ?) ON CONFLICT (model) "
+                "DO UPDATE SET seen = excluded.seen, body = excluded.body",
+                (model, self._clock(), body.SerializeToString()),
+            )
+            self._db.execute(
+                "DELETE FROM models WHERE model IN "
+                "(SELECT model FROM models ORDER BY seen DESC LIMIT -1 OFFSET ?)",
+                (_MAX_MODELS,),
+            )
+
+    def remembered_model(self, model: str) -> executor_pb2.Executor | None:
+        row = self._db.execute("SELECT body FROM models WHERE model = ?", (model,)).fetchone()
+        return None if row is None else executor_pb2.Executor.FromString(row["body"])
 
     def request(self, owner: str, request_id: str) -> tuple[str, bytes] | None:
         return self._generations.request(owner, request_id)

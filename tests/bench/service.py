@@ -151,9 +151,8 @@ async def _events(planner: Service, name: str) -> None:
         cpu, end = _cpu_seconds(planner.process.pid), time.perf_counter() + SECONDS
         told = sum(await asyncio.gather(*(follow(stub) for _ in range(CLIENTS))))
         core = _cpu_seconds(planner.process.pid) - cpu
-        print(
-            f"events told: {told / SECONDS:.0f}/s, {told / core:.0f} for a second of the planner's"
-        )
+        rate, of_a_core = told / SECONDS, told / core
+        print(f"events told: {rate:.0f}/s, {of_a_core:.0f} for each second of its core")
 
 
 async def _added(planner: Service, rounds: int) -> str:
