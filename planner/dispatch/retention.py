@@ -41,10 +41,11 @@ class Retention:
 
     async def keep(self) -> None:
         """Forgets what is due, piece by piece, until cancelled."""
-        await self._remove_strays()
+        piece = self._remove_strays
         while True:
             try:
-                more = await self._piece()
+                more = await piece()
+                piece = self._piece
             except StorageFullError as full:
                 log.warning("storage_full", error=str(full))
                 more = False
@@ -72,7 +73,11 @@ class Retention:
         given_back = self._store.give_back(_PAGES_AT_ONCE)
         return bool(due) or compacted == at_once or given_back
 
-    async def _remove_strays(self) -> None:
+    async def _remove_strays(self) -> bool:
+        """Files that an earlier planner left when it was killed."""
         for generation in await asyncio.to_thread(self._files.generations):
             if self._store.owner(generation) is None:
                 await asyncio.to_thread(self._files.forget, generation)
+            # There may be many: calls get their turn in between.
+            await asyncio.sleep(0)
+        return True

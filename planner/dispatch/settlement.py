@@ -61,7 +61,7 @@ class Settlement:
 
     def adopt_leases(self) -> None:
         """Gives the executors of an earlier planner their time to attach to this one."""
-        self._store.extend_all(time.time() + self._timing.attach_window)
+        self._stalled = True
 
     async def keep_deadlines(self) -> None:
         """Acts on leases that expire and on work that waited too long, until cancelled."""
@@ -69,7 +69,7 @@ class Settlement:
             self._deadlines_changed.clear()
             try:
                 if self._stalled:
-                    self.adopt_leases()
+                    self._store.extend_all(time.time() + self._timing.attach_window)
                     self._stalled = False
                 self._act_on_deadlines()
                 deadline = self._store.next_deadline()

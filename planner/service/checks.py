@@ -23,7 +23,6 @@ _MAX_CONFIG_BYTES = 1 << 20
 _MAX_NAMES = 64
 _MAX_SHOWN = 64
 _MAX_LAYERS = 1024
-_MAX_STATES = 16
 _MAX_WEBP_SIDE = 16_383
 # Of a google.protobuf.Timestamp: the years 1 to 9999.
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
@@ -84,22 +83,6 @@ def _terms(
         elif left > max_deadline:
             text = f"is {left:.0f} s ahead; at most {max_deadline:.0f} s are allowed"
             yield Violation("deadline", text)
-
-
-def check_list(request: generation_pb2.ListGenerationsRequest, limits: Limits) -> None:
-    found = []
-    known = set(generation_pb2.GenerationState.values()) - {0}
-    for i, state in enumerate(request.states):
-        if state not in known:
-            found.append(Violation(f"states[{i}]", f"{state} is no state of a generation"))
-    if len(request.states) > _MAX_STATES:
-        found = [Violation("states", f"are more than {_MAX_STATES}")]
-    if request.model:
-        found.extend(check_model_name(request.model, "model", limits))
-    if request.HasField("created_since") and seconds(request.created_since) is None:
-        found.append(Violation("created_since", "is no time"))
-    if found:
-        raise invalid(found)
 
 
 def check_length(spec: generation_pb2.GenerationSpec, limits: Limits) -> None:

@@ -9,7 +9,7 @@ import re
 from ditplan.v1 import generation_pb2
 
 from planner.errors import Violation, invalid
-from planner.service.checks import check_list, seconds
+from planner.service.checks import check_model_name, seconds
 from planner.service.identity import Identity
 from planner.service.models import ModelLookup
 from planner.settings import Limits
@@ -19,6 +19,7 @@ from planner.store.values import Filter, State
 _DEFAULT_PAGE = 100
 # A page ends here even where it holds fewer generations: clients accept 4 MiB by default.
 _MAX_PAGE_BYTES = 1 << 20
+_MAX_STATES = 16
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
 
 
@@ -32,7 +33,7 @@ class Listing:
         self, request: generation_pb2.ListGenerationsRequest, caller: Identity
     ) -> generation_pb2.ListGenerationsResponse:
         """Of the generations that the caller may see; INVALID_ARGUMENT for the token of others."""
-        check_list(request, self._limits)
+        _check(request, self._limits)
         wanted = Filter(
             owner=None if caller.sees_all else caller.name,
             states=frozenset(State(state) for state in request.states),
@@ -56,15 +57,31 @@ class Listing:
         return response
 
 
+def _check(request: generation_pb2.ListGenerationsRequest, limits: Limits) -> None:
+    found = []
+    known = set(generation_pb2.GenerationState.values()) - {0}
+    for i, state in enumerate(request.states):
+        if state not in known:
+            found.append(Violation(f"states[{i}]", f"{state} is no state of a generation"))
+    if len(request.states) > _MAX_STATES:
+        found = [Violation("states", f"are more than {_MAX_STATES}")]
+    if request.model:
+        found.extend(check_model_name(request.model, "model", limits))
+    if request.HasField("created_since") and seconds(request.created_since) is None:
+        found.append(Violation("created_since", "is no time"))
+    if request.page_token and _TOKEN.fullmatch(request.page_token) is None:
+        found.append(Violation("page_token", "was not made by ListGenerations"))
+    if found:
+        raise invalid(found)
+
+
 def _start(token: str, wanted: Filter) -> int | None:
     if not token:
         return None
-    match = _TOKEN.fullmatch(token)
-    if match is None:
-        raise invalid([Violation("page_token", "was not made by ListGenerations")])
-    if match[2] != _digest(wanted):
+    number, _, digest = token.partition("-")
+    if digest != _digest(wanted):
         raise invalid([Violation("page_token", "belongs to a list with other filters")])
-    return int(match[1])
+    return int(number)
 
 
 def _digest(wanted: Filter) -> str:

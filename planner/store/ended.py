@@ -23,8 +23,17 @@ class EndedGenerations:
         return [row["generation"] for row in rows]
 
     def forget(self, generation: str) -> None:
-        for table in ("events", "images", "artifacts", "generations"):
+        for table in ("events", "images", "artifacts"):
             self._db.execute(f"DELETE FROM {table} WHERE generation = ?", (generation,))
+        rows = self._db.execute(
+            "DELETE FROM generations WHERE generation = ? RETURNING requirement", (generation,)
+        )
+        for row in rows.fetchall():
+            self._db.execute(
+                "DELETE FROM requirements WHERE requirement = ? AND NOT EXISTS "
+                "(SELECT 1 FROM generations g WHERE g.requirement = requirements.requirement)",
+                (row["requirement"],),
+            )
 
     def compact(self, time: float, limit: int) -> int:
         """Of those that ended by then keeps the first event and the last; how many there were."""

@@ -49,6 +49,7 @@ CREATE TABLE generations (
   record BLOB,
   UNIQUE (owner, request_id)
 ) STRICT;
+CREATE INDEX needs ON generations (requirement);
 CREATE INDEX queue ON generations (requirement, turn, number) WHERE state = 1;
 CREATE INDEX queue_of_all ON generations (turn, number) WHERE state = 1;
 CREATE INDEX queue_of_owner ON generations (owner) WHERE state = 1;

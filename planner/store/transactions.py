@@ -14,13 +14,24 @@ _CANNOT_WRITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTO
 
 
 @contextmanager
+def writing() -> Iterator[None]:
+    """Raises StorageFullError where the disk does not take what is written inside."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & _PRIMARY in _CANNOT_WRITE:
+            raise StorageFullError(f"{error} ({error.sqlite_errorname})") from error
+        raise
+
+
+@contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """Commits what is written inside; rolls it back where that or the commit fails.
 
     Raises:
         StorageFullError: the disk does not take it.
     """
-    try:
+    with writing():
         db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -29,7 +40,3 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & _PRIMARY in _CANNOT_WRITE:
-            raise StorageFullError(f"{error} ({error.sqlite_errorname})") from error
-        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import signal
@@ -59,6 +60,22 @@ def test_a_record_is_replayed_bit_for_bit(
     assert first.read_bytes() == again.read_bytes()
     replayed_kinds = [s["ops"][0]["kind"] for s in json.loads(record_again.read_text())["steps"]]
     assert replayed_kinds == kinds
+
+
+def test_a_picture_is_kept_as_webp_by_the_name_of_its_file(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    record = tmp_path / "record.json"
+    webp, png = tmp_path / "a.webp", tmp_path / "b.png"
+    ditplan("generate", "--model", checkpoint, *ARGUMENTS, "--out", webp, "--record", record)
+    done = ditplan("generate", "--replay", record, "--out", png)
+    assert "warning" not in done.stderr
+    kept = Image.open(webp)
+    assert (kept.format, Image.open(png).format) == ("WEBP", "PNG")
+    assert kept.convert("RGB").tobytes() == Image.open(png).convert("RGB").tobytes()
+    [artifact] = json.loads(record.read_text())["artifacts"]
+    assert (artifact["name"], artifact["media_type"]) == ("image.webp", "image/webp")
+    assert artifact["sha256"] == hashlib.sha256(webp.read_bytes()).hexdigest()
 
 
 def test_the_replayed_ops_are_the_ones_in_the_file(tmp_path: Path, checkpoint: Path) -> None:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 
-from planner.service.server import Planner, Security, Settings
-from planner.service.tokens import token_digest
+from planner.service.server import Planner, Settings
+from tests.planner.service.credentials import token, with_tokens
 from tests.planner.service.peers import Client
 
 
 @asynccontextmanager
-async def tokens_for(settings: Settings, *names: str) -> AsyncIterator[list[Client]]:
-    """Clients of a planner that knows them by these names; ``admin`` and ``executor`` by role."""
-    roles = {"admin": "admin", "executor": "executor"}
-    entries = [
-        f"- name: {name}\n  role: {roles.get(name, 'client')}\n"
-        f"  sha256: {token_digest(name).hex()}\n"
-        for name in names
-    ]
-    settings.data.mkdir(parents=True, exist_ok=True)
-    file = settings.data / "tokens.yaml"
-    file.write_text("".join(entries))
-    file.chmod(0o600)
+async def known(settings: Settings, *names: str) -> AsyncIterator[list[Client]]:
+    """A planner's clients of these names."""
     async with AsyncExitStack() as stack:
-        named = replace(settings, security=Security(tokens=file))
+        named = with_tokens(settings, settings.data.parent)
         planner = await stack.enter_async_context(Planner(named))
-        yield [await stack.enter_async_context(Client(planner.address, name)) for name in names]
+        yield [
+            await stack.enter_async_context(Client(planner.address, token(name))) for name in names
+        ]

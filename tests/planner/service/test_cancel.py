@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import grpc
@@ -11,7 +12,7 @@ from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2
 
 from planner.service.server import Planner, Settings
-from tests.planner.service.peers import Client, Executor, asking, create_request, spec
+from tests.planner.service.peers import Client, Executor, Run, asking, create_request, spec
 
 CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
 
@@ -55,6 +56,55 @@ async def test_running_work_is_cancelled_through_its_executor(settings: Settings
     assert ended.state == CANCELLED
     assert ended.failure.code == "CANCELLED"
     assert ended.failure.step == 2
+
+
+async def test_running_work_is_told_to_stop_only_once(settings: Settings) -> None:
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        created = await client.create()
+        run = await executor.attach(await acquiring)
+        await run.attached()
+        first = await cancel(client, created.name)
+        assert await cancel(client, created.name) == first
+        messages = [await run.receive()]
+        await run.send(failure=dispatch_pb2.RunFailure(code="CANCELLED", retryable=True))
+        messages.append(await run.receive())
+        assert [m.WhichOneof("message") for m in messages if m] == ["cancel", "done"]
+        ended = await cancel(client, created.name)
+    assert ended.state == CANCELLED
+
+
+async def test_a_cancel_does_not_wait_for_a_model_that_is_loading(settings: Settings) -> None:
+    config = "quantize_config:\n  quant_type: int8_weight_only\n"
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address, allow_reload=True) as executor,
+        asking(executor) as [acquiring],
+    ):
+        created = await client.create(config=config)
+        run = await executor.attach(await acquiring)
+        await run.attached()
+        began = time.monotonic()
+        await cancel(client, created.name)
+        beating = asyncio.create_task(beat(run))
+        ended = await client.ended(created.name)
+        assert time.monotonic() - began < 2 * settings.timing.cancel_window
+        assert (await run.refusal()).code == grpc.StatusCode.ABORTED
+        beating.cancel()
+    assert ended.state == CANCELLED
+
+
+async def beat(run: Run) -> None:
+    """As an executor does that is busy with something else."""
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while True:
+            await run.send(heartbeat=dispatch_pb2.Heartbeat())
+            await asyncio.sleep(0.1)
 
 
 async def test_an_executor_that_does_not_listen_is_fenced(settings: Settings) -> None:

@@ -12,7 +12,8 @@ from ditplan.v1 import generation_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from planner.service.server import Planner, Settings
-from tests.planner.service.named import tokens_for
+from tests.planner.service.credentials import token
+from tests.planner.service.named import known
 from tests.planner.service.peers import (
     MODEL,
     Client,
@@ -93,10 +94,10 @@ async def test_filters_that_make_no_sense_are_refused_together(settings: Setting
 
 
 async def test_the_work_of_others_does_not_exist(settings: Settings) -> None:
-    names = ("ann", "bob", "admin", "executor")
-    async with tokens_for(settings, *names) as (ann, bob, admin, _):
+    names = ("anna", "bert", "root")
+    async with known(settings, *names) as (ann, bob, admin):
         mine, theirs = await ann.create(queue=True), await bob.create(queue=True)
-        async with Executor(ann.address, token="executor") as worker:
+        async with Executor(ann.address, token=token("ranks")) as worker:
             await worker.serve_one()
         generations = bob.generations
         artifact = f"{mine.name}/artifacts/image.png"
@@ -108,12 +109,12 @@ async def test_the_work_of_others_does_not_exist(settings: Settings) -> None:
         ):
             refusal = await refused(call)
             assert refusal.code == grpc.StatusCode.NOT_FOUND
-            assert "ann" not in refusal.message
+            assert "anna" not in refusal.message
         assert [each.name for each in await listed(ann)] == [mine.name]
         assert [each.name for each in await listed(bob)] == [theirs.name]
         assert (await ann.get(mine.name)).state == SUCCEEDED
-        assert [each.owner for each in await listed(admin)] == ["bob", "ann"]
-        assert (await admin.get(mine.name)).owner == "ann"
+        assert [each.owner for each in await listed(admin)] == ["bert", "anna"]
+        assert (await admin.get(mine.name)).owner == "anna"
         owned = [await ann.get(mine.name), *await listed(ann), await ann.ended(mine.name)]
         assert [each.owner for each in owned] == ["", "", ""]
         async for response in admin.generations.ReadArtifact(
@@ -125,7 +126,7 @@ async def test_the_work_of_others_does_not_exist(settings: Settings) -> None:
 
 
 async def test_a_page_token_is_of_no_use_to_others(settings: Settings) -> None:
-    async with tokens_for(settings, "ann", "bob") as (ann, bob):
+    async with known(settings, "anna", "bert") as (ann, bob):
         for _ in range(2):
             await ann.create(queue=True)
         request = generation_pb2.ListGenerationsRequest(page_size=1)
@@ -136,7 +137,7 @@ async def test_a_page_token_is_of_no_use_to_others(settings: Settings) -> None:
 
 
 async def test_request_ids_are_each_clients_own(settings: Settings) -> None:
-    async with tokens_for(settings, "ann", "bob") as (ann, bob):
+    async with known(settings, "anna", "bert") as (ann, bob):
         first = await ann.create(request_id="mine", queue=True)
         other = await bob.create(request_id="mine", queue=True, prompt="another")
         assert first.name != other.name

@@ -10,7 +10,7 @@ import pytest
 from ditplan.v1 import generation_pb2
 
 from planner.service.server import Planner, Settings
-from tests.planner.service.named import tokens_for
+from tests.planner.service.named import known
 from tests.planner.service.peers import Client, Executor, create_request, refused, spec
 
 
@@ -67,7 +67,7 @@ async def test_an_executor_reloads_for_the_highest_priority(settings: Settings) 
 
 async def test_the_queue_has_a_bound_and_each_client_one_of_its_own(settings: Settings) -> None:
     limits = replace(settings.limits, queue_length=4, queue_per_client=3)
-    async with tokens_for(replace(settings, limits=limits), "ann", "bob") as (ann, bob):
+    async with known(replace(settings, limits=limits), "anna", "bert") as (ann, bob):
         for _ in range(3):
             await create(ann, 0)
         refusal = await refused(ann.generations.CreateGeneration(create_request(queue=True)))

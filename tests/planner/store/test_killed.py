@@ -65,8 +65,8 @@ def test_nothing_promised_is_lost_when_the_writer_is_killed(tmp_path: Path) -> N
             path, round_ * NUMBERS_APART, dice.uniform(0, MOST_SECONDS)
         ):
             if what == "forgetting":
-                # Whether it is forgotten by now is open.
-                accepted.pop(name)
+                # Whether it is forgotten by now is open, and maybe it was never promised.
+                accepted.pop(name, None)
             else:
                 accepted[name] = STATES[what]
         with sqlite3.connect(path) as db:

@@ -298,6 +298,7 @@ def test_the_oldest_that_ended_are_forgotten_first(path: Path) -> None:
     assert store.ended_before(LATER, 2) == ["b", "a"]
     assert store.ended_before(120.0, 9) == ["b", "a"]
     store.forget("b")
+    assert store.needs("r").model == "m", "of others"
     assert store.generation("b") is None
     assert store.events("b", 0, 9) == []
     assert store.ended_before(LATER, 9) == ["a", "c"]
@@ -305,6 +306,18 @@ def test_the_oldest_that_ended_are_forgotten_first(path: Path) -> None:
     assert store.compact(120.0, 9) == 0, "once is enough"
     assert [len(store.events(name, 0, 9)) for name in "acd"] == [2, 3, 2]
     store.close()
+
+
+def test_what_a_key_stands_for_is_forgotten_with_the_last_that_has_it(store: SqliteStore) -> None:
+    for name, key in (("a", "r"), ("b", "r"), ("c", "s")):
+        store.create(new(name, key))
+        store.end_queued(name, CANCELLED)
+    store.forget("a")
+    assert store.needs("r").key == "r"
+    store.forget("b")
+    with pytest.raises(KeyError):
+        store.needs("r")
+    assert store.needs("s").key == "s"
 
 
 def test_the_space_of_what_is_forgotten_is_given_back(path: Path) -> None:
