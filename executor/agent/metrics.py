@@ -23,11 +23,12 @@ _LOAD_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800)
 class Metrics:
     """Listens to facts; ``registry`` has what came of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, device_index: int = 0) -> None:
+        """``device_index``: of the CUDA device, where there is one."""
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.registry.register(_DeviceMemory())
+        self.registry.register(_DeviceMemory(device_index))
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"ditplan_executor_{name}", text, labels, registry=self.registry)
@@ -93,6 +94,9 @@ class Metrics:
 class _DeviceMemory(Collector):
     """Of this rank's CUDA device, as PyTorch counts it; nothing on others."""
 
+    def __init__(self, index: int) -> None:
+        self._index = index
+
     def collect(self) -> Iterator[GaugeMetricFamily]:
         memory = GaugeMetricFamily(
             "ditplan_executor_device_memory_bytes",
@@ -101,9 +105,9 @@ class _DeviceMemory(Collector):
         )
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
-            memory.add_metric(("allocated",), torch.cuda.memory_allocated())
-            memory.add_metric(("reserved",), torch.cuda.memory_reserved())
-            memory.add_metric(("peak",), torch.cuda.max_memory_allocated())
+            memory.add_metric(("allocated",), torch.cuda.memory_allocated(self._index))
+            memory.add_metric(("reserved",), torch.cuda.memory_reserved(self._index))
+            memory.add_metric(("peak",), torch.cuda.max_memory_allocated(self._index))
         yield memory
 
 

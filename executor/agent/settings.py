@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
-from ditplan.connection import Connection
+from ditplan.connection import PLAIN, Connection
 from ditplan.v1 import plan_pb2
 from structlog.typing import FilteringBoundLogger
 
-from executor.agent.dialer import PLAIN
 from executor.runtime.seat import Seat
 
 if TYPE_CHECKING:

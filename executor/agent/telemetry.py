@@ -32,7 +32,7 @@ class Telemetry:
         if metrics_listen:
             from executor.agent.metrics import Metrics
 
-            metrics = Metrics()
+            metrics = Metrics(settings.seat.local_rank)
             self.facts.listen(metrics.hear)
             self._port = MetricsPort(metrics_listen, metrics.registry)
             log.info("metrics_listening", address=self._port.address)

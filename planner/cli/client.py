@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import grpc
-from ditplan.connection import Connection
+from ditplan.connection import PLAIN, Connection
 from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -27,7 +27,6 @@ CANCEL_SECONDS = 5.0
 # How long a planner may be away in the middle of a run.
 RECONNECT_SECONDS = 30.0
 RETRY_SECONDS = 0.2
-PLAIN = Connection()
 
 
 @dataclass(eq=False)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import click
 import grpc
-from ditplan.connection import Connection, ConnectionOptionsError
+from ditplan.connection import PLAIN, Connection, ConnectionOptionsError
 from ditplan.connection_options import connection_options
 from ditplan.v1 import executor_pb2, executor_pb2_grpc, generation_pb2
 
-from planner.cli.client import PLAIN, Client, Refusal, connect
+from planner.cli.client import Client, Refusal, connect
 from planner.cli.generation_spec import generation_spec
 from planner.cli.inputs import config_name, find_model
 from planner.cli.local import LocalServiceError, local_service

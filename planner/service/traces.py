@@ -96,7 +96,7 @@ class Traces:
     def _begin(self, generation: str, parent: str, name: str, **attributes: str | int) -> None:
         if len(self._work) >= _MAX_WORK:
             self._end(next(iter(self._work)))
-        span = self._tracing.begin(name, parent, generation=generation, **attributes)
+        span = self._tracing.begin(name, parent, None, generation=generation, **attributes)
         self._work[generation] = _Work(parent, span)
 
     def _end(self, generation: str, code: str = "", message: str = "") -> str:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import grpc
+from typing import TYPE_CHECKING, Any
 
 from ditplan.secret_files import Stamp, read_by_all, stamp
 
+if TYPE_CHECKING:
+    import grpc
+
 TOKEN_VARIABLE = "DITPLAN_TOKEN"
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
 _SCHEME = re.compile(r"(?:ipv4|ipv6|dns):(?://[^/]*/)?")
 
 
@@ -81,15 +81,11 @@ class Connection:
         Raises:
             ConnectionOptionsError: a file cannot be used, or plaintext is not to go there.
         """
+        # Only now, so that commands which dial nobody start at once.
+        from ditplan.channel import open_channel
+
         self.check(address)
-        if self.ca is None:
-            channel = grpc.insecure_channel(address, options)
-        else:
-            if self.server_name is not None:
-                options = (*options, ("grpc.ssl_target_name_override", self.server_name))
-            channel = grpc.secure_channel(address, self._tls(), options)
-        token = self._token()
-        return channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
+        return open_channel(self, address, options)
 
     def stamp(self) -> Stamp:
         """Changes with the files of TLS, which a channel reads once; as they are now."""
@@ -101,111 +97,10 @@ class Connection:
         """The files with secrets that everyone on this machine can read."""
         return [file for file in (self.key, self.token_file) if file and read_by_all(file)]
 
-    def _tls(self) -> grpc.ChannelCredentials:
-        roots, key, certificate = (
-            None if file is None else _read(option, file)
-            for option, file in (
-                ("--tls-ca", self.ca),
-                ("--tls-key", self.key),
-                ("--tls-cert", self.certificate),
-            )
-        )
-        return grpc.ssl_channel_credentials(roots, key, certificate)
 
-    def _token(self) -> Callable[[], str] | None:
-        if self.token_file is not None:
-            return _TokenFile(self.token_file).token
-        if not self.token:
-            return None
-        token = _checked(self.token, TOKEN_VARIABLE)
-        return lambda: token
+PLAIN = Connection()
 
 
 def connection(environment: Mapping[str, str], **options: Any) -> Connection:
     """Of the options that a command was given, and the token in its environment."""
     return Connection(token=environment.get(TOKEN_VARIABLE, ""), **options)
-
-
-def _read(option: str, file: Path) -> bytes:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ConnectionOptionsError(f"{option} {file}: {error.strerror}") from None
-    if b"-----BEGIN " not in data:
-        raise ConnectionOptionsError(f"{option} {file}: holds no PEM")
-    return data
-
-
-def _checked(token: str, where: str) -> str:
-    """The token, of which no message may hold a part."""
-    token = token.strip()
-    if _TOKEN.fullmatch(token) is None:
-        raise ConnectionOptionsError(f"{where} holds no token: 16 to 512 letters, digits or ._~+/-")
-    return token
-
-
-class _TokenFile:
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._stamp: Stamp | None = None
-        try:
-            self._read()
-        except OSError as error:
-            raise ConnectionOptionsError(f"--token-file {file}: {error.strerror}") from None
-
-    def token(self) -> str:
-        """What the file holds; while it is being replaced, what it held."""
-        with contextlib.suppress(OSError, ConnectionOptionsError):
-            if stamp(self._file) != self._stamp:
-                self._read()
-        return self._held
-
-    def _read(self) -> None:
-        now = stamp(self._file)
-        text = self._file.read_text(encoding="utf-8", errors="replace")
-        self._held = _checked(text, f"--token-file {self._file}")
-        self._stamp = now
-
-
-class _CallDetails(NamedTuple):
-    method: str
-    timeout: float | None
-    metadata: Sequence[tuple[str, str | bytes]] | None
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: grpc.Compression | None
-
-
-class _CallDetailsWithToken(_CallDetails, grpc.ClientCallDetails):  # type: ignore[misc]
-    pass
-
-
-class _Bearer(
-    grpc.UnaryUnaryClientInterceptor,
-    grpc.UnaryStreamClientInterceptor,
-    grpc.StreamUnaryClientInterceptor,
-    grpc.StreamStreamClientInterceptor,
-):
-    """Not call credentials: gRPC keeps those back in plaintext, also on this machine."""
-
-    def __init__(self, token: Callable[[], str]) -> None:
-        self._token = token
-
-    def _call(self, continuation: Any, details: Any, request: Any) -> Any:
-        bearer = ("authorization", f"Bearer {self._token()}")
-        return continuation(
-            _CallDetailsWithToken(
-                details.method,
-                details.timeout,
-                (*(details.metadata or ()), bearer),
-                details.credentials,
-                details.wait_for_ready,
-                details.compression,
-            ),
-            request,
-        )
-
-    intercept_unary_unary: Any = _call
-    intercept_unary_stream: Any = _call
-    intercept_stream_unary: Any = _call
-    intercept_stream_stream: Any = _call

@@ -16,6 +16,7 @@ from ditplan.connection import Connection
 from ditplan.v1.executor_pb2 import Executor
 
 from executor.agent.dialer import Dialer
+from executor.agent.facts import Facts
 from tests.executor.agent.process import ENVIRONMENT, REPOSITORY, command
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
 from tests.executor.programs import program
@@ -43,7 +44,9 @@ def serve_by_tls(planner: ScriptedPlanner, ca: trustme.CA) -> None:
 
 
 def dialer(planner: ScriptedPlanner, connection: Connection, stop: threading.Event) -> Dialer:
-    dialer = Dialer(planner.address, connection, stop=stop, log=structlog.get_logger())
+    dialer = Dialer(
+        planner.address, connection, stop=stop, log=structlog.get_logger(), facts=Facts()
+    )
     dialer.announce(Executor(name="here"))
     return dialer
 

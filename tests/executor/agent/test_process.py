@@ -124,7 +124,7 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
         (["--planner", "h:1", "--model", "x", "--listen", "h:99999"], "--listen"),
         (["--planner", "h:1", "--model", "x", "--dtype", "float8"], "float8"),
         (["--planner", "h:1", "--model", "x", "--drain-seconds", "-1"], "--drain-seconds"),
-        (["--planner", "h:1", "--model", "/nowhere"], "error: /nowhere: no such directory"),
+        (["--planner", "localhost:1", "--model", "/nowhere"], "error: /nowhere: no such directory"),
     ],
 )
 def test_misuse_is_one_clear_line(arguments: list[str], words: str) -> None:

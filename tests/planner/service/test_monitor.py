@@ -91,6 +91,7 @@ async def test_a_stream_goes_on_in_its_interval_until_the_planner_stops(
         refusal = await refused(statuses)
         await stopping
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
+    assert [info.reason for info in refusal.infos] == ["STOPPING"]
 
 
 @pytest.mark.parametrize("seconds", [0.05, 61, -1, float("nan"), float("inf")])
