@@ -112,6 +112,8 @@ async def test_running_work_goes_on_when_there_is_space_again(
             await run.attached()
             await run.report(0, 2)
             waiting = await client.create(queue=True)
+            while (await client.get(created.name)).steps_done < 2:
+                await asyncio.sleep(0.01)
             disk.fill()
             await run.report(2, 3)
             assert_full(await run.refusal())
