@@ -16,7 +16,8 @@ from ditplan.v1 import generation_pb2 as pb
 from ditplan.v1 import generation_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
 
-RETRIES, PAUSE_SECONDS, CALL_SECONDS = 60, 0.5, 30
+FAILURES, PAUSE_SECONDS, CALL_SECONDS = 60, 0.5, 10
+PASSING = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def details(error):
@@ -30,34 +31,33 @@ def details(error):
 
 def repeated(call):
     """The call's result; while the planner is away or full the call is tried again."""
-    for attempt in range(RETRIES):
+    failures = 0
+    while True:
+        began = time.monotonic()
         try:
             return call()
         except grpc.RpcError as error:
-            again = error.code() in (
-                grpc.StatusCode.UNAVAILABLE,
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-            )
-            if not again or attempt == RETRIES - 1:
+            # One that went on for a while was well until then.
+            failures = 1 if time.monotonic() - began > CALL_SECONDS else failures + 1
+            if error.code() not in PASSING or failures > FAILURES:
                 raise
             time.sleep(PAUSE_SECONDS)
 
 
 def finished(stub, generation):
     """Watches the generation to its end."""
-    seen = 0
+    last = pb.GenerationEvent()
 
     def watch():
-        nonlocal seen
-        request = pb.WatchGenerationRequest(name=generation.name, after_sequence=seen)
+        nonlocal last
+        request = pb.WatchGenerationRequest(name=generation.name, after_sequence=last.sequence)
         for response in stub.WatchGeneration(request):
-            event, seen = response.event, response.event.sequence
-            if event.HasField("step"):
-                print(f"step {event.step.step}: {event.step.milliseconds:.0f} ms", flush=True)
-            elif event.HasField("finished"):
-                return event.finished
+            last = response.event
+            if last.HasField("step"):
+                print(f"step {last.step.step}: {last.step.milliseconds:.0f} ms", flush=True)
 
-    return repeated(watch)
+    repeated(watch)
+    return last.finished
 
 
 def download(stub, generation, artifact):

@@ -143,9 +143,11 @@ def test_reflection_is_all_that_a_client_needs(start_planner: Start, tmp_path: P
 def test_grpcurl_lists_describes_calls_and_shows_errors(start_planner: Start) -> None:
     planner = start_planner()
 
-    def grpcurl(*arguments: str, data: object = None) -> subprocess.CompletedProcess[str]:
+    def grpcurl(
+        *arguments: str, data: object = None, flags: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
         given = [] if data is None else ["-d", json.dumps(data)]
-        command = [str(GRPCURL), "-plaintext", "-max-time", "20", *given]
+        command = [str(GRPCURL), "-plaintext", "-max-time", "20", *flags, *given]
         return subprocess.run(
             [*command, planner.address, *arguments],
             capture_output=True,
@@ -173,9 +175,10 @@ def test_grpcurl_lists_describes_calls_and_shows_errors(start_planner: Start) ->
     assert json.loads(once.stdout)["version"].startswith("ditplan ")
 
     wrong = {"model": MODEL, "config": "cache_config:\n  Fn_compute_block: 1\n"}
-    refused = grpcurl("-format-error", "ditplan.v1.PlannerService/CompilePlan", data=wrong)
+    refused = grpcurl("ditplan.v1.PlannerService/CompilePlan", data=wrong, flags=["-format-error"])
     assert refused.returncode != 0
     status = json.loads(refused.stderr)
+
     assert (status["code"], len(status["details"])) == (3, 3)
     info, bad, diagnostic = status["details"]
     assert (info["reason"], info["domain"]) == ("INVALID_CONFIG", "ditplan")
