@@ -16,6 +16,7 @@ _COMMANDS = {
     "generate": ("planner.cli.generate:generate", "Generate a picture from a prompt."),
     "schema": ("planner.cli.schema:schema", "Print the JSON Schema of a config."),
     "token": ("planner.cli.token:token", "Make a token and its entry for a planner."),
+    "top": ("planner.cli.top:top", "Show what a planner and its executors do, as it changes."),
     "serve": ("planner.cli.serve:serve", "Run a planner or an executor as a service."),
 }
 

@@ -79,7 +79,7 @@ class Client:
                     give_up_at = min(give_up_at, now + RECONNECT_SECONDS)
                     lost = error.code() is grpc.StatusCode.UNAVAILABLE and last.generation
                     if not lost or now > give_up_at:
-                        raise _refusal(error) from None
+                        raise refusal_of(error) from None
                 time.sleep(RETRY_SECONDS)
                 watch = generation_pb2.WatchGenerationRequest(
                     name=last.generation, after_sequence=last.sequence
@@ -116,7 +116,7 @@ class Client:
             except grpc.RpcError as error:
                 lost = error.code() is grpc.StatusCode.UNAVAILABLE
                 if not lost or time.monotonic() > give_up_at:
-                    raise _refusal(error) from None
+                    raise refusal_of(error) from None
             time.sleep(RETRY_SECONDS)
         if hashlib.sha256(data).hexdigest() != artifact.sha256:
             raise Refusal(grpc.StatusCode.DATA_LOSS, f"{artifact.name} does not match its checksum")
@@ -132,7 +132,8 @@ def connect(address: str, connection: Connection = PLAIN) -> Iterator[Client]:
         yield Client(channel)
 
 
-def _refusal(error: grpc.RpcError) -> Refusal:
+def refusal_of(error: grpc.RpcError) -> Refusal:
+    """What a call ended with, its details read."""
     code: grpc.StatusCode = error.code()
     reason = ""
     faults: list[tuple[str, str]] = []

@@ -103,3 +103,11 @@ def executor_options(command: Callable[..., Any]) -> Callable[..., Any]:
 model_option = click.option(
     "--model", required=True, metavar="NAME_OR_DIR", help="Published name or checkpoint."
 )
+
+planner_option = click.option(
+    "--planner",
+    default="127.0.0.1:7330",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where the planner listens.",
+)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from ditplan.v1 import executor_pb2, monitor_pb2
+from ditplan.v1 import monitor_pb2
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from planner.render.placements import placement_label
 
 _OTHER = "other"
 _MAX_PLACEMENTS = 100
@@ -48,19 +50,9 @@ def _counted(status: monitor_pb2.WatchStatusResponse) -> Counter[tuple[str, str,
     counts: Counter[tuple[str, str, str]] = Counter()
     kinds: set[tuple[str, str]] = set()
     for each in status.executors:
-        kind = (each.executor.model, _placement(each.executor))
+        kind = (each.executor.model, placement_label(each.executor))
         if len(kinds) >= _MAX_PLACEMENTS and kind not in kinds:
             kind = (_OTHER, _OTHER)
         kinds.add(kind)
         counts[(*kind, "busy" if each.HasField("run") else "idle")] += 1
     return counts
-
-
-def _placement(executor: executor_pb2.Executor) -> str:
-    """What it holds in a word or two, e.g. "bfloat16" or "int8_weight_only tp2"."""
-    placement = executor.placement
-    types = [placement.quant_type, *(each.quant_type for each in placement.components)]
-    words = [name for name in dict.fromkeys(types) if name] or [executor.dtype or "unknown"]
-    if executor.tp_size > 1:
-        words.append(f"tp{executor.tp_size}")
-    return " ".join(words)
