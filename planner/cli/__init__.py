@@ -17,6 +17,7 @@ _COMMANDS = {
     "schema": ("planner.cli.schema:schema", "Print the JSON Schema of a config."),
     "token": ("planner.cli.token:token", "Make a token and its entry for a planner."),
     "top": ("planner.cli.top:top", "Show what a planner and its executors do, as it changes."),
+    "doctor": ("planner.cli.doctor:doctor", "Check a deployment from a client's side."),
     "serve": ("planner.cli.serve:serve", "Run a planner or an executor as a service."),
 }
 

@@ -49,7 +49,7 @@ def generation_spec(
     if plan is not None:
         spec.program.CopyFrom(read_plan(plan).program)
     _add_images(spec, images)
-    given["model"] = _absolute(given["model"])
+    given["model"] = absolute(given["model"])
     for name, value in given.items():
         if value is None:
             continue
@@ -84,7 +84,7 @@ def _add_images(spec: generation_pb2.GenerationSpec, paths: Sequence[Path]) -> N
         spec.images[i].data = data
 
 
-def _absolute(model: str | None) -> str | None:
+def absolute(model: str | None) -> str | None:
     """A directory by its absolute path, which is how executors serve it; a name as it is."""
     return str(Path(model).resolve()) if model and Path(model).is_dir() else model
 

@@ -79,7 +79,8 @@ def top(planner: str, connection: Connection, interval: float, once: bool, form:
 
 
 def _look(stub: monitor_pb2_grpc.MonitorServiceStub) -> Status:
-    request = monitor_pb2.WatchStatusRequest(once=True)
+    # Not one that was taken for somebody else a second ago.
+    request = monitor_pb2.WatchStatusRequest(once=True, interval_seconds=0.1)
     try:
         return next(iter(stub.WatchStatus(request, timeout=CALL_SECONDS)))
     except grpc.RpcError as error:

@@ -14,6 +14,8 @@ from planner.render.canvas import Canvas
 from planner.render.placements import device_in_words, placement_in_words
 from planner.render.words import KIND_WORDS, short_id
 
+# Less is the way from one call to the next.
+SILENT_SECONDS = 1.0
 _BAR = 20
 _STATE_STYLES = {"idle": "green", "running": "blue"}
 
@@ -93,7 +95,7 @@ def _executor(each: monitor_pb2.ExecutorStatus, canvas: Canvas) -> Sequence[Text
     executor = each.executor
     state = "running" if each.HasField("run") else "idle"
     style = _STATE_STYLES[state]
-    if each.silent_seconds > 0:
+    if each.silent_seconds >= SILENT_SECONDS:
         silent = f"silent for {ago(each.silent_seconds)}"
         state, style = silent if state == "idle" else f"{state}, {silent}", "yellow"
     device, holds = device_in_words(executor), placement_in_words(executor)

@@ -35,9 +35,10 @@ def placement_in_words(executor: executor_pb2.Executor) -> str:
 
 def device_in_words(executor: executor_pb2.Executor) -> str:
     """E.g. "NVIDIA H200 (sm90)" or "cpu"."""
-    name = executor.device_name or executor.device or "unknown"
     capability = executor.compute_capability
-    return f"{name} ({capability})" if capability else name
+    if not capability:
+        return executor.device or "unknown"
+    return f"{executor.device_name or executor.device} ({capability})"
 
 
 def _types(executor: executor_pb2.Executor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,7 @@ async def test_an_executor_that_does_not_call_is_shown_as_silent(settings: Setti
     async with Planner(patient) as planner, Executor(planner.address, "gone") as executor:
         async with asking(executor):
             pass
+        await asyncio.sleep(1)
         shown = await ditplan("top", "--planner", planner.address, "--once")
     assert "float32  silent for " in shown.stdout
 
