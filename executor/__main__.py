@@ -11,8 +11,8 @@ import sys
 from typing import NoReturn
 
 import click
-from ditplan.connection import Connection, ConnectionOptionsError, is_local
-from ditplan.connection_options import connection_options
+from ditplan.common.connection import Connection, ConnectionOptionsError, is_local
+from ditplan.common.connection_options import connection_options
 from ditplan.v1 import plan_pb2
 
 from executor.agent.options import SIZES, PlanFile, boolean
@@ -224,7 +224,7 @@ def main(
 def _lead(settings: Settings, listen: str, metrics_listen: str, drain_seconds: float) -> NoReturn:
     """Serves until a drain; ends the process, with whatever threads are stuck in it."""
     import structlog
-    from ditplan.metrics_port import CannotListenError as CannotListenForMetricsError
+    from ditplan.common.metrics_port import CannotListenError as CannotListenForMetricsError
 
     from executor.agent.server import CannotListenError, ExecutorServer
     from executor.agent.shutdown import Shutdown

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import grpc
-from ditplan.connection import PLAIN, Connection, ConnectionOptionsError
+from ditplan.common.connection import PLAIN, Connection, ConnectionOptionsError
 from ditplan.dispatch.v1.dispatch_pb2 import AcquireLeaseRequest, AcquireLeaseResponse, Lease
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
 from ditplan.v1.executor_pb2 import Executor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
-from ditplan.connection import PLAIN, Connection
+from ditplan.common.connection import PLAIN, Connection
 from ditplan.v1 import plan_pb2
 from structlog.typing import FilteringBoundLogger
 

@@ -6,8 +6,8 @@ import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ditplan.metrics_port import MetricsPort
-from ditplan.tracing import NoTracesError, tracing
+from ditplan.common.metrics_port import MetricsPort
+from ditplan.common.tracing import NoTracesError, tracing
 
 from executor.agent.facts import Facts
 from executor.agent.settings import Settings
@@ -23,7 +23,7 @@ class Telemetry:
         """``metrics_listen`` "": no metrics.
 
         Raises:
-            ditplan.metrics_port.CannotListenError: not possible there.
+            ditplan.common.metrics_port.CannotListenError: not possible there.
         """
         self.facts = Facts()
         self._port: MetricsPort | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ditplan.tracing import Tracing, fail
+from ditplan.common.tracing import Tracing, fail
 
 from executor.agent import facts
 from executor.engine.program import StepOutcome

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import grpc
-from ditplan.connection import PLAIN, Connection
+from ditplan.common.connection import PLAIN, Connection
 from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status

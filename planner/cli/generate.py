@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 import grpc
-from ditplan.connection import PLAIN, Connection, ConnectionOptionsError
-from ditplan.connection_options import connection_options
+from ditplan.common.connection import PLAIN, Connection, ConnectionOptionsError
+from ditplan.common.connection_options import connection_options
 from ditplan.v1 import executor_pb2, executor_pb2_grpc, generation_pb2
 
 from planner.cli.client import Client, Refusal, connect

@@ -48,7 +48,7 @@ def token(name: str, role: str, days: int | None, out: Path | None) -> None:
 
 
 def _check(entry: str) -> None:
-    from planner.service.tokens import TokensError, parse_tokens
+    from planner.access.tokens import TokensError, parse_tokens
 
     try:
         parse_tokens(entry, "entry", certificates=False)

@@ -9,6 +9,7 @@ import time
 
 import structlog
 
+from planner.dispatch.notices import wait
 from planner.settings import Limits, Timing
 from planner.store.directory import DataDirectory
 from planner.store.values import StorageFullError
@@ -29,11 +30,15 @@ class Retention:
         self._most_used = limits.data_bytes
         self._least_free = limits.free_bytes
         self._used = 0
+        self._hurry = asyncio.Event()
 
     def shortage(self) -> str | None:
         """Why there is no room for new work; running work may use what is held back from that."""
         if self._most_used and self._used >= self._most_used:
-            return f"it holds {self._used} bytes of at most {self._most_used}"
+            self._hurry.set()
+            # What has ended makes room in a moment.
+            if not self._store.ended_before(math.inf, 1):
+                return f"it holds {self._used} bytes of at most {self._most_used}"
         free = shutil.disk_usage(self._data.path).free
         if free < self._least_free:
             return f"{free} bytes are free, of which {self._least_free} are kept for running work"
@@ -52,7 +57,8 @@ class Retention:
             except Exception:
                 log.exception("retention_failed")
                 more = False
-            await asyncio.sleep(_PAUSE_SECONDS if more else self._timing.retention_interval)
+            self._hurry.clear()
+            await wait(self._hurry, _PAUSE_SECONDS if more else self._timing.retention_interval)
 
     async def _piece(self) -> bool:
         """One piece of the work; whether there is more."""

@@ -11,6 +11,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from planner.access.gate import Gate
 from planner.errors import (
     DETAILS_KEY,
     CallRefused,
@@ -21,7 +22,6 @@ from planner.errors import (
     status_of,
     storage_full,
 )
-from planner.service.gate import Gate
 from planner.store.values import StorageFullError
 
 _REQUEST_ID = "x-request-id"

@@ -10,11 +10,11 @@ import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceServicer
 
+from planner.access.identity import caller
 from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.dispatch.roster import Roster
 from planner.dispatch.shutdown import Shutdown
 from planner.service.checks import check_acquire
-from planner.service.identity import caller
 from planner.service.models import ModelLookup
 from planner.service.names import generation_id, unknown_generation
 from planner.service.run_stream import first_attach, follow, plan_messages

@@ -12,11 +12,11 @@ from typing import Any
 from ditplan.v1 import generation_pb2
 from ditplan.v1.generation_pb2_grpc import GenerationServiceServicer
 
+from planner.access.identity import caller
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
 from planner.service.creation import Creation
 from planner.service.downloads import read_artifact, unknown_artifact
-from planner.service.identity import caller
 from planner.service.listing import Listing
 from planner.service.models import ModelLookup
 from planner.service.names import artifact_id, generation_id, unknown_generation

@@ -8,9 +8,9 @@ import re
 
 from ditplan.v1 import generation_pb2
 
+from planner.access.identity import Identity
 from planner.errors import Violation, invalid
 from planner.service.checks import check_model_name, seconds
-from planner.service.identity import Identity
 from planner.service.models import ModelLookup
 from planner.settings import Limits
 from planner.store.interface import Store

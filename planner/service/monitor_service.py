@@ -11,7 +11,7 @@ from ditplan.v1.monitor_pb2_grpc import MonitorServiceServicer
 from planner.dispatch.notices import Notices, wait
 from planner.dispatch.shutdown import Shutdown
 from planner.errors import Violation, invalid
-from planner.service.status import StatusBoard
+from planner.telemetry.status import StatusBoard
 
 _DEFAULT_SECONDS = 1.0
 _LEAST_SECONDS = 0.1

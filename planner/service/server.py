@@ -11,8 +11,8 @@ from typing import Self
 
 import grpc
 import structlog
+from ditplan.common.metrics_port import CannotListenError
 from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc
-from ditplan.metrics_port import CannotListenError
 from ditplan.v1 import (
     generation_pb2,
     generation_pb2_grpc,
@@ -24,6 +24,9 @@ from ditplan.v1 import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from planner.access.gate import Gate
+from planner.access.tls import SecurityError, check_security, server_credentials
+from planner.access.tokens import TokenFile, TokensError
 from planner.dispatch.dispatcher import Dispatcher
 from planner.dispatch.facts import Facts
 from planner.dispatch.notices import Notices
@@ -36,20 +39,17 @@ from planner.dispatch.shutdown import Shutdown
 from planner.service.boundary import Boundary
 from planner.service.creation import Creation
 from planner.service.dispatch_service import DispatchService
-from planner.service.gate import Gate
 from planner.service.generation_service import GenerationService
-from planner.service.logs import configure_logs
 from planner.service.models import ModelLookup
 from planner.service.monitor_service import MonitorService
 from planner.service.planner_service import PlannerService
-from planner.service.status import StatusBoard
-from planner.service.telemetry import Telemetry
-from planner.service.tls import SecurityError, check_security, server_credentials
-from planner.service.tokens import TokenFile, TokensError
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
 from planner.settings import Limits, Security, Settings, Timing
 from planner.store.directory import DataDirectory, UnusableDirectoryError
+from planner.telemetry.logs import configure_logs
+from planner.telemetry.status import StatusBoard
+from planner.telemetry.telemetry import Telemetry
 
 __all__ = [
     "Limits",

@@ -10,9 +10,9 @@ import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2
 
+from planner.access.identity import caller
 from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
-from planner.service.identity import caller
 from planner.service.names import generation_id
 from planner.settings import Limits
 from planner.store.artifacts import ArtifactFiles, is_artifact_name

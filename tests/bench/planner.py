@@ -26,8 +26,8 @@ from planner.compile.request import Request
 from planner.config.load import load
 from planner.models.catalog import NAMED
 from planner.models.resolve import from_name
-from planner.service.logs import configure_logs
 from planner.service.server import Planner, Settings
+from planner.telemetry.logs import configure_logs
 
 _ROOT = Path(__file__).parents[2]
 _CONFIG = _ROOT / "deploy" / "examples" / "cache.yaml"

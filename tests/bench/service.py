@@ -72,7 +72,7 @@ async def _rate(address: str, method: str, payload: Callable[[], bytes]) -> floa
 async def _calls(planner: Service) -> None:
     numbers = count()
     compiling = planner_pb2.CompilePlanRequest(
-        model=str(MODEL), config=CONFIG.read_text(), num_inference_steps=28
+        model="black-forest-labs/FLUX.1-dev", config=CONFIG.read_text(), num_inference_steps=28
     )
 
     def create() -> bytes:

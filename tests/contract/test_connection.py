@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ditplan.connection import Connection, ConnectionOptionsError, is_local
+from ditplan.common.connection import Connection, ConnectionOptionsError, is_local
 
 CA = Path("ca.pem")
 

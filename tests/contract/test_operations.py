@@ -15,7 +15,7 @@ from ditplan.v1 import monitor_pb2
 from prometheus_client import Metric
 
 from executor.agent.metrics import Metrics as ExecutorMetrics
-from planner.service.metrics import Metrics as PlannerMetrics
+from planner.telemetry.metrics import Metrics as PlannerMetrics
 from tests.planner.service.prometheus import series
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import sys
 sys.meta_path.insert(0, type("Missing", (), {"find_spec": staticmethod(
     lambda name, *_: exec("raise ImportError(name)") if name.startswith("opentelemetry") else None
 )}))
-from ditplan.tracing import NoTracesError, tracing
+from ditplan.common.tracing import NoTracesError, tracing
 assert tracing("service", {}) is None
 try:
     tracing("service", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})

@@ -12,7 +12,7 @@ import grpc
 import pytest
 import structlog
 import trustme
-from ditplan.connection import Connection
+from ditplan.common.connection import Connection
 from ditplan.v1.executor_pb2 import Executor
 
 from executor.agent.dialer import Dialer

@@ -21,6 +21,7 @@ from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from executor.agent.dialer import Dialer
+from executor.agent.facts import Facts
 from executor.agent.runner import Runner
 from executor.agent.shutdown import Shutdown
 from executor.codec_placement import executor_to_proto
@@ -210,6 +211,7 @@ def test_nothing_of_a_run_holds_the_weights_that_are_let_go_of(
         return load(str(checkpoint), quantization=placement.quantization)
 
     ranks, log = OneRank(Held(loaded, UNSHARED)), structlog.get_logger()
+    facts = Facts()
     runner = Runner(
         ranks,
         name="here",
@@ -217,8 +219,9 @@ def test_nothing_of_a_run_holds_the_weights_that_are_let_go_of(
         on_begin=lambda *run: None,
         reloading=nullcontext,
         log=log,
+        facts=facts,
     )
-    dialer = Dialer(planner.address, stop=threading.Event(), log=log)
+    dialer = Dialer(planner.address, stop=threading.Event(), log=log, facts=facts)
     dialer.announce(executor_to_proto("here", ranks.loaded, allow_reload=True))
     for name, message in (("generations/1", program("FC")), ("generations/2", quantized("FC"))):
         job = planner.offer(Job(message, name=name))

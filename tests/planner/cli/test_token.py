@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from planner.service.tokens import parse_tokens, token_digest
+from planner.access.tokens import parse_tokens, token_digest
 
 
 def ditplan_token(*arguments: str) -> subprocess.CompletedProcess[str]:

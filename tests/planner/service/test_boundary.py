@@ -6,8 +6,8 @@ import grpc
 from ditplan.v1 import planner_pb2, planner_pb2_grpc
 from structlog.testing import capture_logs
 
+from planner.access.gate import Gate
 from planner.service.boundary import Boundary
-from planner.service.gate import Gate
 from planner.settings import Limits
 from tests.planner.service.peers import Client, refused
 

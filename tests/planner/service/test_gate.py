@@ -19,13 +19,13 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from planner.access import gate
+from planner.access.gate import ROLES, Gate
 from planner.errors import CallRefused
-from planner.service import gate
 from planner.service.boundary import Boundary
-from planner.service.gate import ROLES, Gate
-from planner.service.logs import configure_logs
 from planner.service.server import Planner, Settings
 from planner.settings import Limits
+from planner.telemetry.logs import configure_logs
 from tests.planner.service.credentials import TOKENS, entry, token, with_tokens
 from tests.planner.service.peers import (
     Client,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from planner.service.identity import ANONYMOUS, Identity, Role, called_by, caller
+from planner.access.identity import ANONYMOUS, Identity, Role, called_by, caller
 
 ANNA = Identity("anna", frozenset({Role.CLIENT}))
 ROOT = Identity("root", frozenset({Role.ADMIN}))

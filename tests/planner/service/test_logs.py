@@ -13,8 +13,8 @@ import pytest
 import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 
-from planner.service.logs import configure_logs
 from planner.service.server import Planner, Settings
+from planner.telemetry.logs import configure_logs
 from tests.planner.service.peers import Client, Executor, asking
 
 

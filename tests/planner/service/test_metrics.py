@@ -15,9 +15,9 @@ from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2, monitor_pb2, plan_pb2
 
 from planner.dispatch.facts import Created, Ended, Stepped
-from planner.service.metrics import Metrics
 from planner.service.server import MetricsListenError, Planner, Settings
 from planner.store.values import Ending, Lease, State
+from planner.telemetry.metrics import Metrics
 from tests.planner.service.peers import ADAPTIVE_CONFIG, MODEL, Client, Executor, asking, refused
 from tests.planner.service.prometheus import faults, scrape, value
 

@@ -17,9 +17,9 @@ from ditplan.v1.monitor_pb2_grpc import MonitorServiceStub
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
 from planner.service.server import Planner, Settings
-from planner.service.status import StatusBoard
 from planner.store.sqlite import SqliteStore
 from planner.store.values import Needs, NewGeneration
+from planner.telemetry.status import StatusBoard
 from tests.planner.service.peers import MODEL, Client, Executor, asking, create_request, refused
 
 

@@ -106,7 +106,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
 
 def test_a_bug_is_logged_without_what_was_asked_for() -> None:
     code = (
-        "import sys; from planner.service.logs import configure_logs; import structlog\n"
+        "import sys; from planner.telemetry.logs import configure_logs; import structlog\n"
         "configure_logs()\n"
         "def handle(prompt):\n"
         "    raise KeyError('bug')\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from planner.service.identity import Identity, Role
-from planner.service.tokens import TokenFile, TokensError, parse_tokens
+from planner.access.identity import Identity, Role
+from planner.access.tokens import TokenFile, TokensError, parse_tokens
 
 DIGEST = "a" * 64
 ANNA = f"- name: anna\n  role: client\n  sha256: {DIGEST}\n"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from ditplan.tracing import NoTracesError, Tracing, tracing
+from ditplan.common.tracing import NoTracesError, Tracing, tracing
 from ditplan.v1 import executor_pb2, generation_pb2
 
 from planner.dispatch.facts import Created, Ended, Granted, QueuedAgain
-from planner.service.calls import UNKNOWN, Call
-from planner.service.traces import Traces
 from planner.store.values import Ending, Lease, State
+from planner.telemetry.calls import UNKNOWN, Call
+from planner.telemetry.traces import Traces
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = f"00-{TRACE}-b7ad6b7169203331-01"

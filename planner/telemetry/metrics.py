@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
 from planner.dispatch import facts
-from planner.service.calls import Call
-from planner.service.gauges import Gauges
 from planner.store.values import Ending, State
+from planner.telemetry.calls import Call
+from planner.telemetry.gauges import Gauges
 
 _OTHER = "other"
 _MAX_MODELS = 64

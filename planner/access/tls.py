@@ -7,8 +7,8 @@ from pathlib import Path
 
 import grpc
 import structlog
-from ditplan.connection import is_local
-from ditplan.secret_files import Stamp, read_by_all, stamp
+from ditplan.common.connection import is_local
+from ditplan.common.secret_files import Stamp, read_by_all, stamp
 
 from planner.settings import Security
 

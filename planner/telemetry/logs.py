@@ -9,7 +9,7 @@ from typing import TextIO, cast
 import structlog
 from structlog.typing import Processor
 
-from planner.service.lossy import LossyStream
+from planner.telemetry.lossy import LossyStream
 
 
 def configure_logs(stream: TextIO | None = None, level: str = "info") -> None:

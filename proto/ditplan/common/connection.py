@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditplan.secret_files import Stamp, read_by_all, stamp
+from ditplan.common.secret_files import Stamp, read_by_all, stamp
 
 if TYPE_CHECKING:
     import grpc
@@ -82,7 +82,7 @@ class Connection:
             ConnectionOptionsError: a file cannot be used, or plaintext is not to go there.
         """
         # Only now, so that commands which dial nobody start at once.
-        from ditplan.channel import open_channel
+        from ditplan.common.channel import open_channel
 
         self.check(address)
         return open_channel(self, address, options)

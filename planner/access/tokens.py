@@ -12,9 +12,9 @@ from pathlib import Path
 
 import structlog
 import yaml
-from ditplan.secret_files import Stamp, stamp
+from ditplan.common.secret_files import Stamp, stamp
 
-from planner.service.identity import Identity, Role
+from planner.access.identity import Identity, Role
 
 _MAX_BYTES = 1 << 20
 _KEYS = ("name", "role", "sha256", "certificate", "expires")

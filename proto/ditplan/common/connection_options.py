@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ditplan.connection import TOKEN_VARIABLE, connection
+from ditplan.common.connection import TOKEN_VARIABLE, connection
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS = (

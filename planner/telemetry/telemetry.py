@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import grpc
 import structlog
-from ditplan.tracing import NoTracesError, tracing
+from ditplan.common.tracing import NoTracesError, tracing
 from ditplan.v1 import monitor_pb2
 
 from planner.dispatch.facts import Facts
-from planner.service.calls import SeenCalls
-from planner.service.status import StatusBoard
+from planner.telemetry.calls import SeenCalls
+from planner.telemetry.status import StatusBoard
 
 _STATUS_AGE_SECONDS = 1.0
 _STATUS_SECONDS = 5.0
 
 if TYPE_CHECKING:
-    from ditplan.metrics_port import MetricsPort
+    from ditplan.common.metrics_port import MetricsPort
 
-    from planner.service.metrics import Metrics
-    from planner.service.traces import Traces
+    from planner.telemetry.metrics import Metrics
+    from planner.telemetry.traces import Traces
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class Telemetry:
         self._port: MetricsPort | None = None
         self._traces: Traces | None = None
         if metrics_listen:
-            from planner.service.metrics import Metrics
+            from planner.telemetry.metrics import Metrics
 
             self._metrics = Metrics(self._status)
             self._add(facts, self._metrics)
@@ -49,7 +49,7 @@ class Telemetry:
             log.warning("traces_missing", reason=str(error))
             return
         if asked is not None:
-            from planner.service.traces import Traces
+            from planner.telemetry.traces import Traces
 
             self._traces = Traces(asked)
             self._add(facts, self._traces)
@@ -59,9 +59,9 @@ class Telemetry:
         return "" if self._traces is None else self._traces.traceparent(generation)
 
     async def start(self) -> None:
-        """Raises `ditplan.metrics_port.CannotListenError`."""
+        """Raises `ditplan.common.metrics_port.CannotListenError`."""
         if self._metrics is not None:
-            from ditplan.metrics_port import MetricsPort
+            from ditplan.common.metrics_port import MetricsPort
 
             self._loop = asyncio.get_running_loop()
             self._port = MetricsPort(self._listen, self._metrics.registry)

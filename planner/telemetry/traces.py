@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ditplan.tracing import Tracing, fail
+from ditplan.common.tracing import Tracing, fail
 
 from planner.dispatch import facts
-from planner.service.calls import UNKNOWN, Call
+from planner.telemetry.calls import UNKNOWN, Call
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

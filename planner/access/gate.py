@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import structlog
 
+from planner.access.identity import ANONYMOUS, Identity, Role, called_by
+from planner.access.tokens import Entry, TokenFile, token_digest
 from planner.errors import CallRefused, ErrorReason
-from planner.service.identity import ANONYMOUS, Identity, Role, called_by
-from planner.service.tokens import Entry, TokenFile, token_digest
 from planner.settings import Limits
 
 _CLIENTS = frozenset({Role.CLIENT, Role.ADMIN})

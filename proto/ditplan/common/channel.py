@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from ditplan.connection import TOKEN_VARIABLE, Connection, ConnectionOptionsError
-from ditplan.secret_files import Stamp, stamp
+from ditplan.common.connection import TOKEN_VARIABLE, Connection, ConnectionOptionsError
+from ditplan.common.secret_files import Stamp, stamp
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
 
