@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import click
-from ditplan.connection import Connection, ConnectionOptionsError
-from ditplan.connection_options import connection_options
+from ditplan.common.connection import Connection, ConnectionOptionsError
+from ditplan.common.connection_options import connection_options
 
 from planner.cli.checkup.address import check_address, endpoint
 from planner.cli.checkup.contract import check_contract

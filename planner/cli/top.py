@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 import grpc
-from ditplan.connection import Connection, ConnectionOptionsError
-from ditplan.connection_options import connection_options
+from ditplan.common.connection import Connection, ConnectionOptionsError
+from ditplan.common.connection_options import connection_options
 from ditplan.v1 import monitor_pb2, monitor_pb2_grpc
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console

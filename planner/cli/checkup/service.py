@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc
-from ditplan.connection import Connection, is_local
+from ditplan.common.connection import Connection, is_local
 from ditplan.v1 import monitor_pb2, monitor_pb2_grpc, planner_pb2, planner_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 

@@ -7,7 +7,7 @@ import ssl
 import time
 from typing import Any
 
-from ditplan.connection import Connection, is_local
+from ditplan.common.connection import Connection, is_local
 
 from planner.cli.checkup.address import CONNECT_SECONDS, Endpoint
 from planner.cli.checkup.finding import Finding, failed, ok, warning
