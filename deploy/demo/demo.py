@@ -77,7 +77,7 @@ def demo(model: str, out: Path) -> None:
     rows: dict[str, list[Picture]] = {variant.title: [] for variant in VARIANTS}
 
     console.print("starting a planner and an executor ...")
-    with local_service(model) as address, connect(address) as client:
+    with local_service(model) as service, connect(service.planner) as client:
         # The first run of a process pays for things that no later one does.
         draw(client, model, Variant("warm-up"), PROMPTS[0], seed=0)
         for seed, prompt in enumerate(PROMPTS):

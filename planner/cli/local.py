@@ -44,10 +44,10 @@ class LocalService:
 
 @contextmanager
 def local_service(
-    model: str, plan: plan_pb2.Plan, options: Sequence[str] = ()
+    model: str, plan: plan_pb2.Plan | None = None, options: Sequence[str] = ()
 ) -> Iterator[LocalService]:
     """Brings up a planner and an executor of as many ranks as the plan has, which holds the model
-    as the plan needs it.
+    as the plan needs it; without a plan one rank, which holds it as it is stored.
 
     ``options``: of the executor, beside those.
 
@@ -62,13 +62,15 @@ def local_service(
     serve += ["--max-pixels", str(MAX_SIDE**2)]
     if Path(model).is_dir():
         serve += ["--model-root", model]
-    ranks = plan.program.topology.world_size
+    ranks = 1 if plan is None else plan.program.topology.world_size
     execute = [*_launcher(ranks), "executor", "--planner", address, "--model", model]
-    execute += ["--listen", own, "--plan", str(directory / "plan.binpb"), *options]
+    execute += ["--listen", own, *options]
     processes: list[_Process] = []
     with _terminating():
         try:
-            write_plan(str(directory / "plan.binpb"), plan)
+            if plan is not None:
+                write_plan(str(directory / "plan.binpb"), plan)
+                execute += ["--plan", str(directory / "plan.binpb")]
             # Both before the first gRPC call of this process, whose threads do not go with a fork.
             processes += [_Process("planner", serve, directory)]
             processes += [_Process("executor", execute, directory, ranks=ranks)]
