@@ -38,8 +38,8 @@ def _check_metrics_port(context: click.Context, parameter: click.Parameter, addr
 
 
 def _maximum(name: str, help: str, limit: str = "") -> Callable[[F], F]:
-    """An option for one of the limits."""
-    most = getattr(Limits(), limit or name)
+    """An option for one of the limits, of its name unless that is given."""
+    most = getattr(Limits(), limit or name.replace("-", "_"))
     return click.option(
         f"--max-{name}", type=click.IntRange(1), default=most, show_default=True, help=help
     )
@@ -73,23 +73,13 @@ def serve() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Checkpoints below this directory may be named by path. Repeatable.",
 )
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=Limits().pixels,
-    show_default=True,
-    help="Refuse pictures with more, which an executor's memory might not hold.",
-)
+@_maximum("pixels", "Refuse pictures with more, which an executor's memory might not hold.")
 @_maximum("frames", "Refuse films with more.")
 @_maximum("steps", "Refuse runs with more.")
 @_maximum("queue", "Refuse what comes when so many generations are queued.", "queue_length")
+@_maximum("streams-per-client", "Refuse a client's calls beyond so many streams.")
 @_maximum(
-    "streams-per-client", "Refuse a client's calls beyond so many streams.", "streams_per_client"
-)
-@_maximum(
-    "queue-per-client",
-    "Refuse what comes when so many generations of its client are queued.",
-    "queue_per_client",
+    "queue-per-client", "Refuse what comes when so many generations of its client are queued."
 )
 @click.option(
     "--retain",
