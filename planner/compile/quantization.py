@@ -39,6 +39,8 @@ def _check_precision(
     config: AccelerationConfig, quantize: QuantizeConfig, model: ModelFacts
 ) -> None:
     """Warns of parts of names that no layer has, where all layers that are quantized are known."""
+    if not quantize.precision_plan:
+        return
     targets = [target.name for target in model.architecture.targets]
     chosen = list(quantize.components_to_quantize or targets)
     if not model.shapes or not set(chosen) <= set(targets):
@@ -51,7 +53,7 @@ def _check_precision(
         for i in range(listed.num_blocks)
         for linear in block.linears
     ]
-    for part in quantize.precision_plan or {}:
+    for part in quantize.precision_plan:
         if not any(part in name for name in names):
             config.report(
                 Severity.WARNING,
