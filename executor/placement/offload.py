@@ -62,8 +62,10 @@ def place(pipeline: Any, device: torch.device, offload: Offload) -> None:
     waiting = offload.components(modules)
     turns = _Turns(device)
     for name, module in modules.items():
-        module.to(HOST if name in waiting else device)
-        if name.startswith("transformer") and offload.dit_layerwise:
+        in_layers = offload.dit_layerwise and name.startswith("transformer")
+        # There may be no room for the whole of it, not even for a moment.
+        module.to(HOST if name in waiting or in_layers else device)
+        if in_layers:
             # diffusers' own; of one block a group, so that no group is half skipped.
             module.enable_group_offload(  # type: ignore[operator]
                 onload_device=device,
