@@ -36,6 +36,7 @@ _STEPS = 50
 _ROUNDS = 5
 _SECONDS = 1.5
 _CLIENTS = 8
+_COMPILE_PLAN = "/ditplan.v1.PlannerService/CompilePlan"
 _PREVIEW = ("preview", str(_CONFIG), "--model", _MODEL)
 
 
@@ -107,11 +108,15 @@ def _started(answer: bytes | None) -> tuple[Any, str]:
     return process, here.recv()
 
 
-async def _calls_per_second(address: str, payloads: Iterator[bytes]) -> float:
+async def calls_per_second(
+    address: str, payloads: Iterator[bytes], method: str = _COMPILE_PLAN
+) -> float:
+    """Of several clients, each of which waits for one answer after the other."""
+
     async def client() -> int:
         done = 0
         async with grpc.aio.insecure_channel(address) as channel:
-            call = channel.unary_unary("/ditplan.v1.PlannerService/CompilePlan")
+            call = channel.unary_unary(method)
             while time.perf_counter() < end:
                 await call(next(payloads))
                 done += 1
@@ -123,7 +128,7 @@ async def _calls_per_second(address: str, payloads: Iterator[bytes]) -> float:
     return sum(counts) / (time.perf_counter() - start)
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """What a process has computed so far, whatever else the machine does (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -131,7 +136,7 @@ def _cpu_seconds(pid: int) -> float:
 
 async def _answer(address: str, payload: bytes) -> bytes:
     async with grpc.aio.insecure_channel(address) as channel:
-        answer: bytes = await channel.unary_unary("/ditplan.v1.PlannerService/CompilePlan")(payload)
+        answer: bytes = await channel.unary_unary(_COMPILE_PLAN)(payload)
         return answer
 
 
@@ -159,10 +164,10 @@ def call_rates() -> None:
     costs: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(_ROUNDS):
         for kind, (server, at, payloads) in kinds.items():
-            before = _cpu_seconds(server.pid)
-            rate = asyncio.run(_calls_per_second(at, payloads))
+            before = cpu_seconds(server.pid)
+            rate = asyncio.run(calls_per_second(at, payloads))
             rates[kind].append(rate)
-            costs[kind].append((_cpu_seconds(server.pid) - before) / (rate * _SECONDS) * 1000)
+            costs[kind].append((cpu_seconds(server.pid) - before) / (rate * _SECONDS) * 1000)
     for process in (planner, echo):
         process.terminate()
         process.join()

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Iterator
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
 import grpc
 from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2
 
-from tests.bench.planner import started_echo
-from tests.e2e.processes import Service
+from tests.bench.planner import calls_per_second, cpu_seconds, started_echo
+from tests.e2e.processes import Service, memory_mib
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "deploy" / "demo" / "model"
@@ -40,71 +39,44 @@ def _spec(**changes: Any) -> generation_pb2.GenerationSpec:
     return generation_pb2.GenerationSpec(**(values | changes))
 
 
-def _memory_mib(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
-
-
-def _cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def _rate(address: str, method: str, payload: Callable[[], bytes]) -> float:
-    """Calls per second of several clients, each of which waits for one answer after the other."""
-
-    async def client() -> int:
-        done = 0
-        async with grpc.aio.insecure_channel(address) as channel:
-            call = channel.unary_unary(method)
-            while time.perf_counter() < end:
-                await call(payload())
-                done += 1
-        return done
-
-    began = time.perf_counter()
-    end = began + SECONDS
-    counts = await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    return sum(counts) / (time.perf_counter() - began)
-
-
 async def _calls(planner: Service) -> None:
-    numbers = count()
     compiling = planner_pb2.CompilePlanRequest(
         model="black-forest-labs/FLUX.1-dev", config=CONFIG.read_text(), num_inference_steps=28
     )
 
-    def create() -> bytes:
-        request = generation_pb2.CreateGenerationRequest(
-            request_id=f"bench-{next(numbers)}",
-            spec=_spec(config=CONFIG.read_text()),
-            queue_without_executor=True,
-        )
-        return request.SerializeToString()
+    def creates() -> Iterator[bytes]:
+        for number in count():
+            request = generation_pb2.CreateGenerationRequest(
+                request_id=f"bench-{number}",
+                spec=_spec(config=CONFIG.read_text()),
+                queue_without_executor=True,
+            )
+            yield request.SerializeToString()
+
+    create = creates()
 
     async with grpc.aio.insecure_channel(planner.address) as channel:
         made = generation_pb2.CreateGenerationResponse.FromString(
-            await channel.unary_unary(f"{GENERATIONS}/CreateGeneration")(create())
+            await channel.unary_unary(f"{GENERATIONS}/CreateGeneration")(next(create))
         )
         get = generation_pb2.GetGenerationRequest(name=made.generation.name).SerializeToString()
         plain = compiling.SerializeToString()
-        calls: dict[str, tuple[str, Callable[[], bytes]]] = {
-            "CompilePlan": ("/ditplan.v1.PlannerService/CompilePlan", lambda: plain),
-            "GetGeneration": (f"{GENERATIONS}/GetGeneration", lambda: get),
+        calls: dict[str, tuple[str, Iterator[bytes]]] = {
+            "CompilePlan": ("/ditplan.v1.PlannerService/CompilePlan", repeat(plain)),
+            "GetGeneration": (f"{GENERATIONS}/GetGeneration", repeat(get)),
             "CreateGeneration": (f"{GENERATIONS}/CreateGeneration", create),
         }
         answers = {
-            name: await channel.unary_unary(method)(payload())
-            for name, (method, payload) in calls.items()
+            name: await channel.unary_unary(method)(next(payloads))
+            for name, (method, payloads) in calls.items()
         }
     print(f"calls a second, {CLIENTS} clients, and of an echo of the same answer in the same round")
-    for name, (method, payload) in calls.items():
+    for name, (method, payloads) in calls.items():
         echo, address = started_echo(answers[name])
         ratios, rates = [], []
         for _ in range(3):
-            bare = await _rate(address, "/ditplan.v1.PlannerService/CompilePlan", payload)
-            rates.append(await _rate(planner.address, method, payload))
+            bare = await calls_per_second(address, payloads)
+            rates.append(await calls_per_second(planner.address, payloads, method))
             ratios.append(rates[-1] / bare)
         echo.terminate()
         print(
@@ -120,17 +92,17 @@ async def _idle_watchers(planner: Service) -> None:
         request = generation_pb2.CreateGenerationRequest(spec=_spec(), queue_without_executor=True)
         made = await stub.CreateGeneration(request)
         watch = generation_pb2.WatchGenerationRequest(name=made.generation.name)
-        before = _memory_mib(process)
+        before = memory_mib(process)
         calls = []
         for _ in range(WATCHERS):
             call = stub.WatchGeneration(watch)
             await call.read()
             await call.read()
             calls.append(call)
-        each = (_memory_mib(process) - before) * 1024 / WATCHERS
-        cpu = _cpu_seconds(process)
+        each = (memory_mib(process) - before) * 1024 / WATCHERS
+        cpu = cpu_seconds(process)
         await asyncio.sleep(SECONDS)
-        idle = (_cpu_seconds(process) - cpu) / SECONDS
+        idle = (cpu_seconds(process) - cpu) / SECONDS
         print(f"{WATCHERS} idle watchers: {each:.0f} KiB each, {idle:.1%} of a core")
         for call in calls:
             call.cancel()
@@ -148,9 +120,9 @@ async def _events(planner: Service, name: str) -> None:
 
     async with grpc.aio.insecure_channel(planner.address) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
-        cpu, end = _cpu_seconds(planner.process.pid), time.perf_counter() + SECONDS
+        cpu, end = cpu_seconds(planner.process.pid), time.perf_counter() + SECONDS
         told = sum(await asyncio.gather(*(follow(stub) for _ in range(CLIENTS))))
-        core = _cpu_seconds(planner.process.pid) - cpu
+        core = cpu_seconds(planner.process.pid) - cpu
         rate, of_a_core = told / SECONDS, told / core
         print(f"events told: {rate:.0f}/s, {of_a_core:.0f} for each second of its core")
 

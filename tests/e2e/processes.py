@@ -77,6 +77,13 @@ class Service:
             raise
 
 
+def memory_mib(process: int) -> float:
+    """What a process holds of the machine's memory (Linux)."""
+    status = Path(f"/proc/{process}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
 def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:
     """Waits until the condition holds; fails when it does not in time."""
     deadline = time.monotonic() + seconds

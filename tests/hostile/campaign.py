@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.e2e.processes import memory_mib
 from tests.hostile.requests import Hostile, hostile, methods
 
 CALL_SECONDS = 3.0
@@ -60,7 +60,7 @@ def attack(
     credentials: Sequence[Credential] = (),
 ) -> Verdict:
     """``process``: the planner's, to see its memory. ``credentials``: each call has one of them."""
-    verdict, before = Verdict(), _memory_mb(process)
+    verdict, before = Verdict(), memory_mib(process)
     each = -(-requests // SENDERS)
     with ThreadPoolExecutor(SENDERS) as pool:
         for codes, worst, findings in pool.map(
@@ -69,7 +69,7 @@ def attack(
             verdict.codes += codes
             verdict.worst_seconds = max(verdict.worst_seconds, worst)
             verdict.findings += findings
-    verdict.growth_mb = _memory_mb(process) - before
+    verdict.growth_mb = memory_mib(process) - before
     if verdict.growth_mb > MOST_GROWTH_MB:
         verdict.findings.append(f"memory grew by {verdict.growth_mb:.0f} MB")
     with grpc.insecure_channel(address) as channel:
@@ -145,9 +145,3 @@ def _first(answers: Any) -> Iterator[Any]:
         yield answer
         if number == 3:
             answers.cancel()
-
-
-def _memory_mb(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
