@@ -177,6 +177,7 @@ class Member:
                 on_step=self._on_step,
                 is_cancelled=self._is_stopped,
                 decodes=self._seat.rank == 0 or shares_decoding,
+                device=self._loaded.device,
             )
         except engine.RunCancelled:
             if self._stop_before == AT_ONCE:
