@@ -210,8 +210,11 @@ class Executor:
         self.assignment = response.assignment
         return response.lease
 
-    async def attach(self, lease: dispatch_pb2.Lease) -> Run:
-        run = Run(self.client.dispatch.RunLease(), lease, self.assignment)
+    async def attach(
+        self, lease: dispatch_pb2.Lease, assignment: dispatch_pb2.Assignment | None = None
+    ) -> Run:
+        """``assignment``: what came with the lease, where another executor took it."""
+        run = Run(self.client.dispatch.RunLease(), lease, assignment or self.assignment)
         attach = dispatch_pb2.Attach(lease=lease, executor=self.message.name)
         await run.send(attach=attach)
         return run

@@ -85,7 +85,7 @@ def assert_full(refusal: Refusal) -> None:
 async def resumed(executor: Executor, run: Run) -> Run:
     """As an executor does, until the planner can take it again."""
     while True:
-        again = await executor.attach(run.lease)
+        again = await executor.attach(run.lease, run.assignment)
         try:
             await again.attached()
         except grpc.aio.AioRpcError as error:

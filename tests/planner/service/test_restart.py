@@ -43,7 +43,7 @@ async def test_a_leased_run_is_finished_through_the_next_planner(settings: Setti
         Client(planner.address) as client,
         Executor(planner.address) as executor,
     ):
-        again = await executor.attach(run.lease)
+        again = await executor.attach(run.lease, run.assignment)
         await again.attached()
         assert again.next_step == 2
         await again.report(2, 6)
