@@ -106,7 +106,7 @@ class Member:
                     self._run()
                 case "reload":
                     self._reload(command.reload)
-                    report.holding.CopyFrom(holding(self._loaded))
+                    report.holding.CopyFrom(holding(self._loaded, self._held.digest))
                 case other:
                     raise AssertionError(f"{other} is no command to carry out")
         except Exception as error:
