@@ -91,10 +91,6 @@ class LeasedRun:
         """Queues what a step did; never waits for the network."""
         self._outbox.add(outcome)
 
-    def complete(self) -> None:
-        """Every step was reported; what follows takes its time."""
-        self._outbox.complete()
-
     def finish(self, final: RunLeaseRequest) -> None:
         """Queues the Completion or RunFailure behind every report."""
         self._outbox.finish(final)

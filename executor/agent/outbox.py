@@ -31,7 +31,6 @@ class Outbox:
         self._changed = threading.Condition()
         self._steps: list[StepOutcome] = []
         self._final: RunLeaseRequest | None = None
-        self._complete = False
         # Counts streams; only the latest is served.
         self._stream = 0
         # Of the latest stream: the next step to send, None until the planner says which.
@@ -44,16 +43,10 @@ class Outbox:
             self._steps.append(outcome)
             self._changed.notify_all()
 
-    def complete(self) -> None:
-        """No step comes any more: what is left goes out at once, ahead of the final message."""
-        with self._changed:
-            self._complete = True
-            self._changed.notify_all()
-
     def finish(self, final: RunLeaseRequest) -> None:
         """Sets the Completion or RunFailure, which goes out after every step."""
         with self._changed:
-            self._final, self._complete = final, True
+            self._final = final
             self._changed.notify_all()
 
     def resume_at(self, step: int) -> None:
@@ -104,7 +97,7 @@ class Outbox:
                     due = now + self._heartbeat_interval
                 elif self._cursor is not None:
                     if self._cursor < len(self._steps):
-                        if now >= reports_due or self._complete:
+                        if now >= reports_due or self._final is not None:
                             return self._take_reports(self._cursor)
                         due = min(due, reports_due)
                     elif self._final is not None:

@@ -106,7 +106,6 @@ class Runner:
             )
             reload_seconds = self._reload(assignment, log)
             result = self._denoise(leased, assignment)
-            leased.complete()
             spec = assignment.spec
             files = encode(result, save_latents=spec.save_latents, image_format=spec.image_format)
             log.info("run_finished", seconds=round(result.total_seconds, 3))
