@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import grpc
 from ditplan.common.connection import PLAIN, Connection, ConnectionOptionsError
-from ditplan.dispatch.v1.dispatch_pb2 import AcquireLeaseRequest, AcquireLeaseResponse, Lease
+from ditplan.dispatch.v1.dispatch_pb2 import AcquireLeaseRequest, AcquireLeaseResponse
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
 from ditplan.v1.executor_pb2 import Executor
 from structlog.typing import FilteringBoundLogger
@@ -95,8 +95,8 @@ class Dialer:
     def close(self) -> None:
         self._channel.close()
 
-    def acquire(self) -> Lease | None:
-        """Waits for work, however long; None once `stop` is set.
+    def acquire(self) -> AcquireLeaseResponse | None:
+        """Waits for work, however long: a lease with its assignment. None once `stop` is set.
 
         Raises:
             RefusedByPlannerError: the planner's answer is final.
@@ -109,7 +109,7 @@ class Dialer:
             if response is not None:
                 if response.HasField("lease"):
                     self._backoff.reset()
-                    return response.lease
+                    return response
                 if time.monotonic() - asked_at >= wait / 2:
                     self._backoff.reset()
                     continue

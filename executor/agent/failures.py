@@ -5,7 +5,6 @@ from __future__ import annotations
 import grpc
 from ditplan.dispatch.v1.dispatch_pb2 import RunFailure
 
-from executor.agent.lease import BrokenAssignmentError
 from executor.runtime import failures
 
 
@@ -15,7 +14,5 @@ def failure(code: grpc.StatusCode, message: str, *, retryable: bool = False) -> 
 
 def describe(error: Exception) -> RunFailure:
     """The failure that an exception of a run amounts to."""
-    if isinstance(error, BrokenAssignmentError):
-        return failure(grpc.StatusCode.DATA_LOSS, str(error))
     found = failures.describe(error)
     return RunFailure(code=found.code, message=found.message, retryable=found.retryable)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import grpc
-from ditplan.dispatch.v1.dispatch_pb2 import (
-    Attach,
-    Lease,
-    RunHeader,
-    RunLeaseRequest,
-    RunLeaseResponse,
-    StepBatch,
-)
+from ditplan.dispatch.v1.dispatch_pb2 import Attach, Lease, RunLeaseRequest, RunLeaseResponse
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
-from ditplan.v1.generation_pb2 import GenerationSpec, StepOutcome
-from ditplan.v1.plan_pb2 import Program
+from ditplan.v1.generation_pb2 import StepOutcome
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.backoff import Backoff
@@ -29,20 +20,6 @@ from executor.agent.status import TRANSIENT, Status
 FIRST_RETRY_SECONDS = 0.05
 MOST_RETRY_SECONDS = 1.0
 JOIN_SECONDS = 5.0
-
-
-class BrokenAssignmentError(ValueError):
-    """What the planner sent cannot be put together to a program."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """The whole of what is to be run; the program has its steps."""
-
-    plan_id: str
-    program: Program
-    spec: GenerationSpec
-    traceparent: str
 
 
 class LeasedRun:
@@ -68,10 +45,6 @@ class LeasedRun:
         self._outbox = Outbox()
         self._backoff = Backoff(first=FIRST_RETRY_SECONDS, most=MOST_RETRY_SECONDS)
         self._changed = threading.Condition()
-        self._header: RunHeader | None = None
-        self._program = Program()
-        self._assignment: Assignment | None = None
-        self._broken: BrokenAssignmentError | None = None
         self._cancel_reason: str | None = None
         self._lost = False
         self._done = False
@@ -114,20 +87,6 @@ class LeasedRun:
         """Whether the run should end now. Takes no lock: it is asked before every forward."""
         return self._lost or self._cancel_reason is not None
 
-    def assignment(self, timeout: float) -> Assignment | None:
-        """Waits for the whole program; None where the run stopped first or time ran out.
-
-        Raises:
-            BrokenAssignmentError: the header and the batches do not fit together.
-        """
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._assignment or self._broken or self.stopped, timeout
-            )
-            if self._broken is not None:
-                raise self._broken
-            return None if self.stopped else self._assignment
-
     def report(self, outcome: StepOutcome) -> None:
         """Queues what a step did; never waits for the network."""
         self._outbox.add(outcome)
@@ -169,9 +128,7 @@ class LeasedRun:
 
     def _attach(self) -> Status:
         """One stream, from attaching to its end; the status that it ended with."""
-        requests = self._outbox.open(
-            Attach(lease=self.lease, executor=self._executor, resume=self._assignment is not None)
-        )
+        requests = self._outbox.open(Attach(lease=self.lease, executor=self._executor))
         call = self.stub.RunLease(requests)
         with self._changed:
             self._call = call
@@ -197,44 +154,10 @@ class LeasedRun:
         self._backoff.reset()
         kind = response.WhichOneof("message")
         with self._changed:
-            if kind == "header":
-                self._begin(response.header)
-            elif kind == "step_batch":
-                self._extend(response.step_batch)
-            elif kind == "attached":
+            if kind == "attached":
                 self._outbox.resume_at(response.attached.next_step)
             elif kind == "cancel":
                 self._cancel_reason = response.cancel.reason or "cancelled by the planner"
             elif kind == "done":
                 self._done = True
             self._changed.notify_all()
-
-    def _begin(self, header: RunHeader) -> None:
-        if self._assignment is None:
-            self._header = header
-            self._program = Program()
-            self._program.CopyFrom(header.program)
-            self._complete()
-
-    def _extend(self, batch: StepBatch) -> None:
-        if self._assignment is not None or self._broken is not None:
-            return
-        held = len(self._program.steps)
-        if self._header is None or batch.first_step != held:
-            self._broken = BrokenAssignmentError(
-                f"a batch of steps begins at {batch.first_step} where {held} was expected"
-            )
-            return
-        self._program.steps.extend(batch.steps)
-        self._complete()
-
-    def _complete(self) -> None:
-        assert self._header is not None
-        missing = self._header.step_count - len(self._program.steps)
-        if missing < 0:
-            self._broken = BrokenAssignmentError(f"{-missing} steps more than the header says")
-        elif missing == 0:
-            header = self._header
-            self._assignment = Assignment(
-                header.plan_id, self._program, header.spec, header.traceparent
-            )

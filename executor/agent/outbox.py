@@ -16,8 +16,8 @@ HEARTBEAT_INTERVAL = 0.5
 class Outbox:
     """Step outcomes and the final message of one run.
 
-    The denoising thread puts in and never waits; one stream at a time takes out. A stream that
-    resumes is given the steps from where the planner says, so none is lost or told twice.
+    The denoising thread puts in and never waits; one stream at a time takes out. It is given the
+    steps from where the planner says, so none is lost or told twice.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Outbox:
         # Counts streams; only the latest is served.
         self._stream = 0
         # Of the latest stream: the next step to send, None until the planner says which.
-        self._cursor: int | None = 0
+        self._cursor: int | None = None
         self._final_sent = False
 
     def add(self, outcome: StepOutcome) -> None:
@@ -50,10 +50,7 @@ class Outbox:
             self._changed.notify_all()
 
     def resume_at(self, step: int) -> None:
-        """The planner holds every step before this one; heeded once in a resumed stream.
-
-        A new stream begins at step 0 and may have gone on by the time that the planner says so.
-        """
+        """The planner holds every step before this one; heeded once a stream."""
         with self._changed:
             if self._cursor is None:
                 self._cursor = min(step, len(self._steps))
@@ -68,7 +65,7 @@ class Outbox:
         """
         with self._changed:
             self._stream += 1
-            self._cursor = None if attach.resume else 0
+            self._cursor = None
             self._final_sent = False
             self._changed.notify_all()
             return self._messages(self._stream, attach)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import grpc
-from ditplan.dispatch.v1.dispatch_pb2 import Completion, Lease, RunFailure
+from ditplan.dispatch.v1.dispatch_pb2 import Assignment, Completion, Lease, RunFailure
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
 from structlog.typing import FilteringBoundLogger
 
@@ -17,14 +17,13 @@ from executor.agent.artifacts import ArtifactFile, encode
 from executor.agent.delivery import Delivery, RejectedArtifactError
 from executor.agent.facts import Facts, RunBegan, RunEnded, StepDone
 from executor.agent.failures import describe, failure
-from executor.agent.lease import Assignment, LeasedRun
+from executor.agent.lease import LeasedRun
 from executor.agent.shutdown import Shutdown
 from executor.engine import run as engine
 from executor.engine.program import StepOutcome
 from executor.runtime.failures import RunFailedError
 from executor.runtime.ranks import Ranks, needs_reload
 
-ASSIGNMENT_SECONDS = 30.0
 DELIVERY_SECONDS = 60.0
 
 
@@ -64,8 +63,11 @@ class Runner:
         self._log_prompts = log_prompts
         self._delivery_seconds = delivery_seconds
 
-    def run(self, stub: DispatchServiceStub, lease: Lease) -> None:
+    def run(self, stub: DispatchServiceStub, lease: Lease, assignment: Assignment) -> None:
         """From the lease to its end. A run that fails is reported.
+
+        It begins before the planner has heard that the lease is taken: one that is over by then
+        ends it as it does later.
 
         Raises:
             ExecutorFailedError: no other run can succeed in these processes.
@@ -73,7 +75,7 @@ class Runner:
         began = time.monotonic()
         log = self._log.bind(generation=lease.generation, epoch=lease.epoch)
         with LeasedRun(stub, lease, self._name, log, self._facts) as leased:
-            outcome = self._attempt(leased, log)
+            outcome = self._attempt(leased, assignment, log)
             give_up_at = time.monotonic() + self._delivery_seconds
             delivery = Delivery(leased, deadline=lambda: self._shutdown.limit(give_up_at), log=log)
             final = _store(delivery, outcome) if isinstance(outcome, Success) else outcome
@@ -83,12 +85,11 @@ class Runner:
         if not isinstance(outcome, Success):
             self._ranks.recover()
 
-    def _attempt(self, leased: LeasedRun, log: FilteringBoundLogger) -> Success | RunFailure | None:
+    def _attempt(
+        self, leased: LeasedRun, assignment: Assignment, log: FilteringBoundLogger
+    ) -> Success | RunFailure | None:
         """Runs it; None where there is no one to tell what came of it."""
         try:
-            assignment = leased.assignment(ASSIGNMENT_SECONDS)
-            if assignment is None:
-                return self._stopped(leased, log)
             log = log.bind(plan_id=assignment.plan_id)
             self._on_begin(leased.lease.generation, assignment.plan_id)
             steps = len(assignment.program.steps)
@@ -166,11 +167,8 @@ class Runner:
         if leased.cancel_reason is not None:
             log.info("run_cancelled", reason=leased.cancel_reason)
             return failure(grpc.StatusCode.CANCELLED, leased.cancel_reason)
-        if self._shutdown.expired:
-            log.warning("run_stopped_by_drain")
-            return failure(grpc.StatusCode.UNAVAILABLE, "the executor was stopped", retryable=True)
-        log.warning("lease_without_program")
-        return None
+        log.warning("run_stopped_by_drain")
+        return failure(grpc.StatusCode.UNAVAILABLE, "the executor was stopped", retryable=True)
 
 
 def _ended(final: Completion | RunFailure | None, seconds: float) -> RunEnded:

@@ -89,8 +89,8 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown, facts:
         shutdown.serving(on_drain=drain)
         warm_up(ranks, settings, is_cancelled=stop.is_set, log=log)
         try:
-            while (lease := dialer.acquire()) is not None:
-                runner.run(dialer.stub, lease)
+            while (work := dialer.acquire()) is not None:
+                runner.run(dialer.stub, work.lease, work.assignment)
                 server.end()
             ranks.recover()
         finally:

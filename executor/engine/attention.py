@@ -51,7 +51,8 @@ def _processors(targets: Iterable[nn.Module]) -> list[Any]:
     found = {}
     for target in targets:
         for module in target.modules():
-            processor = getattr(module, "processor", None)
+            # Asked for by its name, a module without one looks in three places and raises.
+            processor = vars(module).get("processor", module._modules.get("processor"))
             if hasattr(processor, "_attention_backend"):
                 found[id(processor)] = processor
     return list(found.values())

@@ -65,13 +65,15 @@ def run(
     on_step: Callable[[StepOutcome], None] = lambda outcome: None,
     is_cancelled: Callable[[int], bool] = lambda step: False,
     decodes: bool = True,
+    device: torch.device | None = None,
 ) -> RunResult:
     """Denoises as the program says.
 
     ``sharing``: the ranks that share the run; each of them runs the same program and spec.
     ``on_step`` is called after every step and must not block. ``is_cancelled`` is asked before
     every forward of this rank and after every step, with the step that would be run on. A rank that
-    does not decode has no frames in its result.
+    does not decode has no frames in its result. ``device`` is where the pipeline computes; the
+    pipeline itself has to look through all its modules to tell.
 
     Raises:
         RunCancelled: ``is_cancelled`` said so.
@@ -93,7 +95,7 @@ def run(
             on_step(outcome)
 
     call = _call(pipeline)
-    clock = StepClock(pipeline._execution_device)
+    clock = StepClock(device or pipeline._execution_device)
     execution = Execution(_targets(pipeline, program), program, before_forward, sharing)
     steps: list[StepOutcome] = []
     latents: list[Tensor] = []

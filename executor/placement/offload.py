@@ -73,6 +73,8 @@ def place(pipeline: Any, device: torch.device, offload: Offload) -> None:
                 offload_type="block_level",
                 num_blocks_per_group=1,
             )
+            # Its arguments, diffusers brings to the device.
+            module.register_forward_pre_hook(lambda *_: turns.next(None))
         elif waiting:
             add_hook_to_module(module, _Turn(turns, waits=name in waiting))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,6 +53,24 @@ def _quantize(layer: nn.Linear, kind: str, device: torch.device) -> None:
 
     layer.to(device)
     quantize_(layer, _config(kind), filter_fn=lambda module, name: True)
+    if not kind.endswith("weight_only"):
+        kept: Any = type(layer)
+        layer.__class__ = _taking_none(kept)
+
+
+class _TakingNone(nn.Linear):
+    """A layer of no rows: torchao finds no scale for them. A short prompt may leave none."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.numel() == 0:
+            return input.new_empty((*input.shape[:-1], self.out_features))
+        return super().forward(input)
+
+
+@cache
+def _taking_none(kept: Any) -> Any:
+    """One class for one: compiled blocks are told apart by the classes of their layers."""
+    return type(kept.__name__, (_TakingNone, kept), {})
 
 
 def _config(kind: str) -> Any:

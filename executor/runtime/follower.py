@@ -74,6 +74,6 @@ def follow(
         answer=lambda report: line.send(report.SerializeToString()),
         log=log,
     )
-    line.send(Report(holding=holding(held.loaded)).SerializeToString())
+    line.send(Report(holding=holding(held.loaded, held.digest)).SerializeToString())
     member.serve()
     raise AssertionError("a member serves without end")

@@ -20,7 +20,8 @@ class Held:
         """Raises PlacementError where it cannot be loaded."""
         self._load = load
         self._loaded: LoadedPipeline | None = load(placement)
-        self._digest = self.loaded.checkpoint.digest
+        self.digest = self.loaded.checkpoint.digest
+        """Of the checkpoint that was loaded first, which is that of every later one."""
 
     @property
     def loaded(self) -> LoadedPipeline:
@@ -58,7 +59,7 @@ class Held:
         torch.cuda.empty_cache()
         loaded = self._load(placement)
         # What was drawn under its name is to be drawn again.
-        if loaded.checkpoint.digest != self._digest:
+        if loaded.checkpoint.digest != self.digest:
             raise PlacementError(
                 f"{loaded.checkpoint.directory}: this is not the checkpoint that was loaded first"
             )

@@ -23,9 +23,10 @@ SETTLED = (
 )
 
 
-def holding(loaded: LoadedPipeline) -> Holding:
+def holding(loaded: LoadedPipeline, digest: str) -> Holding:
+    """``digest``: of its checkpoint, which is not read again."""
     return Holding(
-        checkpoint_digest=loaded.checkpoint.digest,
+        checkpoint_digest=digest,
         world_size=loaded.share.world_size,
         tp_size=loaded.share.tp_size,
         extra_parallel_modules=loaded.share.encoders,

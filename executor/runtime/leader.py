@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ditplan.runtime.v1 import runtime_pb2
-from ditplan.runtime.v1.runtime_pb2 import Command, Failure, Report
+from ditplan.runtime.v1.runtime_pb2 import Command, Report
 from ditplan.v1 import generation_pb2, plan_pb2
 from structlog.typing import FilteringBoundLogger
 from torch._C._distributed_c10d import Store
@@ -21,6 +21,7 @@ from executor.engine.program import StepOutcome
 from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import Placement
+from executor.runtime.answers import Answers, failures, fault_of, silent
 from executor.runtime.failures import ExecutorFailedError, RunFailedError
 from executor.runtime.held import Held
 from executor.runtime.holding import differences, holding
@@ -62,10 +63,7 @@ class Leader:
         self._rank_timeout = rank_timeout
         self._on_failed = on_failed
         self._log = log
-        self._changed = threading.Condition()
-        self._answers: dict[int, dict[int, Report]] = {0: {}}
-        self._lost: dict[int, str] = {}
-        self._number = 0
+        self._answers = Answers(seat.size)
         self._connected = False
         self._member: Member | None = None
         self._held: Held | None = None
@@ -107,8 +105,8 @@ class Leader:
             ExecutorFailedError: a rank was lost.
         """
         self._held = held
-        self._report(0, Report(holding=holding(held.loaded)))
-        answers = self._await_all(0, LOAD_SECONDS)
+        self._answers.take(0, Report(holding=holding(held.loaded, held.digest)))
+        answers = self._loaded_all()
         for rank, report in sorted(answers.items()):
             if report.HasField("failure"):
                 raise PlacementError(f"rank {rank}: {report.failure.message}")
@@ -117,7 +115,7 @@ class Leader:
             held,
             self._seat,
             self._store,
-            answer=lambda report: self._report(0, report),
+            answer=lambda report: self._answers.take(0, report),
             log=self._log,
             on_step=lambda outcome: self._tell(outcome),
             on_check=self._check,
@@ -173,15 +171,15 @@ class Leader:
             raise PlacementError("; ".join(found))
 
     def recover(self) -> None:
-        if not self._connected and not self._lost:
+        if not self._connected and not self._answers.lost:
             place = secrets.token_hex(8)
             try:
                 self._ask(Command(connect=runtime_pb2.Connect(place=place)), CONNECT_SECONDS)
                 self._connected = True
             except RunFailedError as error:
                 self._lose(0, f"the ranks could not be connected again: {error}")
-        if self._lost:
-            raise ExecutorFailedError(self._why_lost())
+        if self._answers.lost:
+            raise ExecutorFailedError(self._answers.lost)
 
     def _line(self, rank: int, connection: Connection, process: Process) -> Line:
         def lost(end: LineEnd) -> None:
@@ -192,31 +190,17 @@ class Leader:
         return Line(
             connection,
             timeout=self._rank_timeout,
-            receive=lambda message: self._report(rank, Report.FromString(message)),
+            receive=lambda message: self._answers.take(rank, Report.FromString(message)),
             lost=lost,
         )
 
-    def _report(self, rank: int, report: Report) -> None:
-        with self._changed:
-            if (answers := self._answers.get(report.number)) is not None:
-                answers[rank] = report
-                self._changed.notify_all()
-
     def _lose(self, rank: int, why: str) -> None:
         self._log.error("rank_lost", reason=why)
-        with self._changed:
-            self._lost.setdefault(rank, why)
-            self._changed.notify_all()
+        self._answers.lose(rank, why)
         self._on_failed()
 
-    def _why_lost(self) -> str:
-        return "; ".join(self._lost.values())
-
     def _send(self, command: Command) -> int:
-        with self._changed:
-            self._number += 1
-            command.number = self._number
-            self._answers[command.number] = {}
+        command.number = self._answers.expect()
         message = command.SerializeToString()
         for line in self._lines.values():
             line.send(message)
@@ -231,60 +215,26 @@ class Leader:
             RunFailedError: one of them has not; the failure is the first cause that is known.
         """
         number = self._send(command)
-        with self._changed:
-            self._changed.wait_for(lambda: self._decided(number), seconds)
-            failures = self._failures(number)
-            if failures and all(failure.by_peer for failure in failures.values()):
-                self._changed.wait_for(lambda: self._explained(number), CAUSE_SECONDS)
-                failures = self._failures(number)
-            answers = self._answers.pop(number)
-        silent = sorted(set(range(self._seat.size)) - answers.keys())
-        causes = {r: f for r, f in failures.items() if not f.by_peer} or failures
-        if self._lost and all(failure.by_peer for failure in causes.values()):
-            why = self._why_lost()
-            raise RunFailedError(Failure(code="UNAVAILABLE", message=why, retryable=True))
-        for rank, failure in causes.items():
-            if failure.device_failed:
-                self._lose(rank, f"rank {rank}: {failure.message}")
-            if failure.code != "INVALID_ARGUMENT":
-                failure.message = f"rank {rank}: {failure.message}"
-            raise RunFailedError(failure)
-        if silent:
-            why = f"rank {silent[0]} does not answer"
-            self._lose(silent[0], why)
-            raise RunFailedError(Failure(code="UNAVAILABLE", message=why, retryable=True))
-        return answers
+        answers = self._answers.of(number, seconds, cause_seconds=CAUSE_SECONDS)
+        fault = fault_of(answers, self._seat.size, self._answers.lost)
+        if fault is None:
+            return answers
+        if fault.loses:
+            self._lose(fault.rank, fault.loses)
+        raise RunFailedError(fault.failure)
 
-    def _await_all(self, number: int, seconds: float) -> dict[int, Report]:
-        """The answers of all ranks.
+    def _loaded_all(self) -> dict[int, Report]:
+        """What the ranks hold, or the failure of one.
 
         Raises:
             ExecutorFailedError: a rank was lost, or did not answer in time.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._decided(number), seconds)
-            answers = dict(self._answers[number])
-        missing = sorted(set(range(self._seat.size)) - answers.keys())
-        if missing and not self._failures(number):
-            why = self._why_lost() or f"rank {missing[0]} has not loaded the model in time"
+        answers = self._answers.of(0, LOAD_SECONDS)
+        missing = silent(answers, self._seat.size)
+        if missing and not failures(answers):
+            why = self._answers.lost or f"rank {missing[0]} has not loaded the model in time"
             raise ExecutorFailedError(why)
         return answers
-
-    def _decided(self, number: int) -> bool:
-        answers = self._answers[number]
-        return bool(self._lost or self._failures(number)) or len(answers) == self._seat.size
-
-    def _explained(self, number: int) -> bool:
-        failures = self._failures(number).values()
-        return bool(self._lost) or not all(failure.by_peer for failure in failures)
-
-    def _failures(self, number: int) -> dict[int, Failure]:
-        """By rank, in the order in which they came."""
-        return {
-            rank: report.failure
-            for rank, report in self._answers[number].items()
-            if report.HasField("failure")
-        }
 
     def _check(self, step: int) -> None:
         """Before a step of this rank's run, in its thread: has all ranks stop at one place.
@@ -296,7 +246,4 @@ class Leader:
             return
         self._stopping = True
         ahead = 2 if self.loaded.device.type == "cuda" else 1
-        number = self._send(Command(stop=runtime_pb2.Stop(before_step=step + ahead)))
-        with self._changed:
-            self._changed.wait_for(lambda: self._decided(number))
-            del self._answers[number]
+        self._answers.of(self._send(Command(stop=runtime_pb2.Stop(before_step=step + ahead))))

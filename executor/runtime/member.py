@@ -106,7 +106,7 @@ class Member:
                     self._run()
                 case "reload":
                     self._reload(command.reload)
-                    report.holding.CopyFrom(holding(self._loaded))
+                    report.holding.CopyFrom(holding(self._loaded, self._held.digest))
                 case other:
                     raise AssertionError(f"{other} is no command to carry out")
         except Exception as error:
@@ -177,6 +177,7 @@ class Member:
                 on_step=self._on_step,
                 is_cancelled=self._is_stopped,
                 decodes=self._seat.rank == 0 or shares_decoding,
+                device=self._loaded.device,
             )
         except engine.RunCancelled:
             if self._stop_before == AT_ONCE:

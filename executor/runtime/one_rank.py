@@ -45,6 +45,7 @@ class OneRank:
                 codec.spec_from_proto(spec),
                 on_step=on_step,
                 is_cancelled=lambda step: is_cancelled(),
+                device=self.loaded.device,
             )
         except Exception as error:
             if is_device_failure(error):

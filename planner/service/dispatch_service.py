@@ -17,7 +17,7 @@ from planner.dispatch.shutdown import Shutdown
 from planner.service.checks import check_acquire
 from planner.service.models import ModelLookup
 from planner.service.names import generation_id, unknown_generation
-from planner.service.run_stream import first_attach, follow, plan_messages
+from planner.service.run_stream import first_attach, follow
 from planner.service.uploads import Uploads
 from planner.settings import Settings
 from planner.store.interface import Store
@@ -56,7 +56,8 @@ class DispatchService(DispatchServiceServicer):
             return dispatch_pb2.AcquireLeaseResponse()
         name = f"generations/{lease.generation}"
         return dispatch_pb2.AcquireLeaseResponse(
-            lease=dispatch_pb2.Lease(generation=name, epoch=lease.epoch)
+            lease=dispatch_pb2.Lease(generation=name, epoch=lease.epoch),
+            assignment=self._assignment(lease.generation),
         )
 
     async def RunLease(
@@ -81,11 +82,6 @@ class DispatchService(DispatchServiceServicer):
         with self._roster.present(offer, asks_for_work=False):
             session = self._dispatcher.attach(lease, found, reloads=offer is not announced)
             try:
-                if not attach.resume:
-                    images = self._store.images(generation)
-                    traceparent = self._traceparent(generation)
-                    for message in plan_messages(found.plan, found.spec, images, traceparent):
-                        yield message
                 attached = dispatch_pb2.Attached(next_step=lease.steps_done)
                 yield dispatch_pb2.RunLeaseResponse(attached=attached)
                 following = follow(self._dispatcher, self._shutdown, session, request_iterator)
@@ -101,3 +97,16 @@ class DispatchService(DispatchServiceServicer):
         idle = self._settings.timing.max_acquire_wait
         artifact = await self._uploads.receive(request_iterator, idle)
         return dispatch_pb2.UploadArtifactResponse(artifact=artifact)
+
+    def _assignment(self, generation: str) -> dispatch_pb2.Assignment:
+        found = self._store.generation(generation)
+        assert found is not None
+        for source in ("config", "program", "images"):
+            found.spec.ClearField(source)
+        found.spec.images.extend(self._store.images(generation))
+        return dispatch_pb2.Assignment(
+            plan_id=found.plan.plan_id,
+            program=found.plan.program,
+            spec=found.spec,
+            traceparent=self._traceparent(generation),
+        )

@@ -1,21 +1,18 @@
-"""One RunLease call: the plan goes down, reports come up, a cancel goes down in between."""
+"""One RunLease call: reports come up, a cancel may go down."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
-from ditplan.v1 import generation_pb2, plan_pb2
 
 from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.dispatch.sessions import Session
 from planner.dispatch.shutdown import Shutdown
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
 from planner.store.values import StaleLeaseError, StorageFullError
-
-_STEPS_PER_BATCH = 256
 
 
 async def first_attach(
@@ -34,39 +31,6 @@ async def first_attach(
     if request is None or request.WhichOneof("message") != "attach":
         raise invalid([Violation("attach", "must be the first message of the stream")])
     return request.attach
-
-
-def plan_messages(
-    plan: plan_pb2.Plan,
-    spec: generation_pb2.GenerationSpec,
-    images: Sequence[generation_pb2.InputImage],
-    traceparent: str,
-) -> Iterator[dispatch_pb2.RunLeaseResponse]:
-    """The header, then the steps in batches; ``images`` have the data that the spec lacks."""
-    program = plan_pb2.Program()
-    program.CopyFrom(plan.program)
-    del program.steps[:]
-    bare = generation_pb2.GenerationSpec()
-    bare.CopyFrom(spec)
-    bare.ClearField("config")
-    bare.ClearField("program")
-    bare.ClearField("images")
-    bare.images.extend(images)
-    steps = plan.program.steps
-    yield dispatch_pb2.RunLeaseResponse(
-        header=dispatch_pb2.RunHeader(
-            plan_id=plan.plan_id,
-            program=program,
-            step_count=len(steps),
-            spec=bare,
-            traceparent=traceparent,
-        )
-    )
-    for first in range(0, len(steps), _STEPS_PER_BATCH):
-        batch = dispatch_pb2.StepBatch(
-            first_step=first, steps=steps[first : first + _STEPS_PER_BATCH]
-        )
-        yield dispatch_pb2.RunLeaseResponse(step_batch=batch)
 
 
 async def follow(

@@ -15,7 +15,7 @@ from planner.dispatch.dispatcher import Dispatcher, stale
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
 from planner.service.names import generation_id
 from planner.settings import Limits
-from planner.store.artifacts import ArtifactFiles, is_artifact_name
+from planner.store.artifacts import ArtifactFiles, ArtifactWriter, is_artifact_name
 from planner.store.interface import Store
 from planner.store.values import Lease, StaleLeaseError
 
@@ -47,22 +47,16 @@ class Uploads:
             raise stale()
         self._check_count(lease, header.name)
         with self._files.write(lease.generation, lease.epoch, header.name) as file:
-            message: dispatch_pb2.UploadArtifactRequest | None = first
-            while message is not None:
-                if len(message.data) > self._limits.chunk_bytes:
-                    most = self._limits.chunk_bytes
-                    raise invalid([Violation("data", f"is larger than {most} bytes")])
-                if file.size_bytes + len(message.data) > self._limits.artifact_bytes:
-                    most = self._limits.artifact_bytes
-                    raise _too_much(f"{header.name} is larger than {most} bytes")
-                await asyncio.to_thread(file.append, message.data)
-                message = await _next(requests, idle_seconds)
-                if message is not None and message.HasField("header"):
+            data = self._checked(first, file, header.name)
+            while (following := await _next(requests, idle_seconds)) is not None:
+                if following.HasField("header"):
                     raise invalid([Violation("header", "comes twice")])
+                await asyncio.to_thread(file.append, data)
+                data = self._checked(following, file, header.name)
             # Looked at again: the lease may have ended while the file came in.
             self._dispatcher.held_lease(generation, lease.epoch)
             try:
-                digest = await asyncio.to_thread(file.publish)
+                digest = await asyncio.to_thread(_finish, file, data)
             except FileNotFoundError:
                 # It ended in this very moment, and its files are gone.
                 raise stale() from None
@@ -78,6 +72,18 @@ class Uploads:
             raise stale() from None
         return artifact
 
+    def _checked(
+        self, message: dispatch_pb2.UploadArtifactRequest, file: ArtifactWriter, name: str
+    ) -> bytes:
+        """The data of a message, which follows what is in the file."""
+        if len(message.data) > self._limits.chunk_bytes:
+            most = self._limits.chunk_bytes
+            raise invalid([Violation("data", f"is larger than {most} bytes")])
+        if file.size_bytes + len(message.data) > self._limits.artifact_bytes:
+            most = self._limits.artifact_bytes
+            raise _too_much(f"{name} is larger than {most} bytes")
+        return message.data
+
     def _check_count(self, lease: Lease, name: str) -> None:
         names = self._files.names(lease.generation, lease.epoch) | {name}
         if len(names) > self._limits.artifacts:
@@ -92,6 +98,12 @@ class Uploads:
             found.append(Violation("header.media_type", "is no media type"))
         if found:
             raise invalid(found)
+
+
+def _finish(file: ArtifactWriter, data: bytes) -> str:
+    """The last of a file, and its SHA-256; in one, for a thread is waited for each time."""
+    file.append(data)
+    return file.publish()
 
 
 def _too_much(message: str) -> CallRefused:

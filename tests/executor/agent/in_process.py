@@ -48,8 +48,8 @@ class Agent:
 
     def _loop(self) -> None:
         try:
-            while (lease := self.dialer.acquire()) is not None:
-                self.runner.run(self.dialer.stub, lease)
+            while (work := self.dialer.acquire()) is not None:
+                self.runner.run(self.dialer.stub, work.lease, work.assignment)
         except Exception as error:
             self.ended_with = error
 

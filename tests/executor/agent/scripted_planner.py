@@ -6,7 +6,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -18,8 +18,6 @@ from ditplan.identity import plan_id
 from ditplan.v1 import generation_pb2, plan_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-
-BATCH = 3
 
 
 def default_spec(**changes: object) -> generation_pb2.GenerationSpec:
@@ -39,7 +37,8 @@ class Job:
     """One generation: what is asked for, what the executor did, and how the planner behaves.
 
     ``on_request`` is called with every message of the stream and its number within that stream;
-    what it returns is answered, what it raises breaks the stream.
+    what it returns is answered, what it raises breaks the stream. ``before_attached`` gives what
+    comes before the answer to an attach.
     """
 
     program: plan_pb2.Program
@@ -47,8 +46,8 @@ class Job:
     name: str = "generations/1"
     epoch: int = 1
     plan_id: str = ""
-    first_step_offset: int = 0
     on_request: Callable[[RunLeaseRequest, int], RunLeaseResponse | None] = lambda request, n: None
+    before_attached: Callable[[], Iterable[RunLeaseResponse]] = tuple
     upload_status: list[grpc.StatusCode] = field(default_factory=list)
     # Their refusals come with RetryInfo.
     retry_later: bool = False
@@ -68,6 +67,12 @@ class Job:
     @property
     def lease(self) -> dispatch_pb2.Lease:
         return dispatch_pb2.Lease(generation=self.name, epoch=self.epoch)
+
+    @property
+    def assignment(self) -> dispatch_pb2.Assignment:
+        return dispatch_pb2.Assignment(
+            plan_id=self.plan_id or plan_id(self.program), program=self.program, spec=self.spec
+        )
 
 
 class BreakStream(Exception):
@@ -136,7 +141,7 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
                 if time.monotonic() >= until:
                     break
                 continue
-            return dispatch_pb2.AcquireLeaseResponse(lease=job.lease)
+            return dispatch_pb2.AcquireLeaseResponse(lease=job.lease, assignment=job.assignment)
         return dispatch_pb2.AcquireLeaseResponse()
 
     def RunLease(
@@ -149,8 +154,7 @@ class ScriptedPlanner(dispatch_pb2_grpc.DispatchServiceServicer):
         job.attaches.append(attach)
         if attach.lease.epoch != job.epoch or job.over.is_set():
             context.abort(grpc.StatusCode.ABORTED, "the lease is over")
-        if not attach.resume:
-            yield from _assignment(job)
+        yield from job.before_attached()
         yield RunLeaseResponse(attached=dispatch_pb2.Attached(next_step=len(job.steps)))
         for number, request in enumerate(request_iterator):
             try:
@@ -205,25 +209,3 @@ def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, *, retry_later
     if retry_later:
         status.details.add().Pack(error_details_pb2.RetryInfo())
     context.abort_with_status(rpc_status.to_status(status))
-
-
-def _assignment(job: Job) -> Iterator[RunLeaseResponse]:
-    """The header, then the steps a few at a time."""
-    bare = plan_pb2.Program()
-    bare.CopyFrom(job.program)
-    del bare.steps[:]
-    yield RunLeaseResponse(
-        header=dispatch_pb2.RunHeader(
-            plan_id=job.plan_id or plan_id(job.program),
-            program=bare,
-            step_count=len(job.program.steps),
-            spec=job.spec,
-        )
-    )
-    for first in range(0, len(job.program.steps), BATCH):
-        yield RunLeaseResponse(
-            step_batch=dispatch_pb2.StepBatch(
-                first_step=first + job.first_step_offset,
-                steps=job.program.steps[first : first + BATCH],
-            )
-        )

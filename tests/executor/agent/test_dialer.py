@@ -32,10 +32,11 @@ def test_it_keeps_asking_until_the_planner_is_there_and_logs_changes_only(
     timer = threading.Timer(1.5, planner.start)
     timer.start()
     with capture_logs() as logs:
-        lease = dialer.acquire()
+        work = dialer.acquire()
     timer.join()
     dialer.close()
-    assert lease == job.lease
+    assert work is not None
+    assert (work.lease, work.assignment) == (job.lease, job.assignment)
     assert [entry["event"] for entry in logs] == [
         "planner_unreachable",
         "planner_reached",

@@ -24,9 +24,15 @@ def _steps(message: RunLeaseRequest) -> list[int]:
     return [step.step for step in message.step_reports.steps]
 
 
-def _attached(outbox: Outbox, *, resume: bool = False) -> Iterator[RunLeaseRequest]:
-    messages = outbox.open(Attach(resume=resume))
+def _opened(outbox: Outbox) -> Iterator[RunLeaseRequest]:
+    messages = outbox.open(Attach())
     assert next(messages).HasField("attach")
+    return messages
+
+
+def _attached(outbox: Outbox) -> Iterator[RunLeaseRequest]:
+    messages = _opened(outbox)
+    outbox.resume_at(0)
     return messages
 
 
@@ -59,18 +65,18 @@ def test_an_idle_stream_carries_heartbeats() -> None:
     assert next(messages).HasField("heartbeat")
 
 
-def test_a_resumed_stream_waits_for_the_planner_to_say_where_to_go_on() -> None:
+def test_a_stream_waits_for_the_planner_to_say_where_to_go_on() -> None:
     outbox = _outbox(4)
     next(_attached(outbox))
     outbox.finish(COMPLETION)
-    messages = _attached(outbox, resume=True)
+    messages = _opened(outbox)
     assert next(messages).HasField("heartbeat")
     outbox.resume_at(2)
     assert _steps(next(messages)) == [2, 3]
     assert next(messages) == COMPLETION
 
 
-def test_a_new_stream_is_not_set_back_by_a_late_word_of_the_planner() -> None:
+def test_a_stream_is_not_set_back_by_another_word_of_the_planner() -> None:
     outbox = _outbox(1)
     messages = _attached(outbox)
     assert _steps(next(messages)) == [0]
@@ -83,8 +89,7 @@ def test_the_final_message_goes_out_again_on_the_next_stream() -> None:
     outbox = _outbox()
     outbox.finish(COMPLETION)
     assert next(_attached(outbox)) == COMPLETION
-    messages = _attached(outbox, resume=True)
-    outbox.resume_at(0)
+    messages = _attached(outbox)
     assert next(messages) == COMPLETION
 
 

@@ -225,9 +225,9 @@ def test_nothing_of_a_run_holds_the_weights_that_are_let_go_of(
     dialer.announce(executor_to_proto("here", ranks.loaded, allow_reload=True))
     for name, message in (("generations/1", program("FC")), ("generations/2", quantized("FC"))):
         job = planner.offer(Job(message, name=name))
-        lease = dialer.acquire()
-        assert lease is not None
-        runner.run(dialer.stub, lease)
+        work = dialer.acquire()
+        assert work is not None
+        runner.run(dialer.stub, work.lease, work.assignment)
         assert job.completion is not None, job.failure
         components = ranks.loaded.pipeline.components.values()
         old += [weakref.ref(each) for each in components if isinstance(each, torch.nn.Module)]

@@ -109,21 +109,12 @@ def test_a_cancelled_run_ends_within_a_step(
     assert next_job.completion is not None
 
 
-@pytest.mark.parametrize(
-    ("change", "code", "words"),
-    [
-        ({"plan_id": "0" * 64}, "DATA_LOSS", "not " + "0" * 64),
-        ({"first_step_offset": 1}, "DATA_LOSS", "begins at 1 where 0"),
-    ],
-)
-def test_a_damaged_plan_is_not_run(
-    agent: Agent, planner: ScriptedPlanner, change: dict[str, object], code: str, words: str
-) -> None:
-    job = planner.offer(Job(program("FFCFC"), **change))  # type: ignore[arg-type]
+def test_a_damaged_plan_is_not_run(agent: Agent, planner: ScriptedPlanner) -> None:
+    job = planner.offer(Job(program("FFCFC"), plan_id="0" * 64))
     assert job.over.wait(WAIT)
     assert job.failure is not None
-    assert job.failure.code == code
-    assert words in job.failure.message
+    assert job.failure.code == "DATA_LOSS"
+    assert "not " + "0" * 64 in job.failure.message
     assert not job.failure.retryable
     assert not job.steps
 

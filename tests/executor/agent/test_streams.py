@@ -10,7 +10,6 @@ import pytest
 from ditplan.dispatch.v1.dispatch_pb2 import Cancel, RunLeaseRequest, RunLeaseResponse
 from structlog.testing import capture_logs
 
-from tests.executor.agent import scripted_planner
 from tests.executor.agent.in_process import Agent, SlowSteps
 from tests.executor.agent.scripted_planner import BreakStream, Job, ScriptedPlanner, default_spec
 from tests.executor.programs import program
@@ -49,44 +48,54 @@ def test_a_dropped_stream_loses_and_repeats_no_step(
     assert job.over.wait(WAIT)
     assert job.completion is not None
     assert len(job.attaches) >= 3
-    assert [attach.resume for attach in job.attaches] == [False] + [True] * (len(job.attaches) - 1)
     assert [step.step for step in job.steps] == list(range(50))
     assert len(slow_steps.began) == 50
 
 
-def test_a_stream_lost_before_the_program_came_starts_over(
-    agent: Agent, planner: ScriptedPlanner, monkeypatch: pytest.MonkeyPatch
+def test_a_first_stream_lost_before_its_answer_holds_up_nothing(
+    agent: Agent, planner: ScriptedPlanner, slow_steps: SlowSteps
 ) -> None:
-    whole = scripted_planner._assignment
-    broken: list[bool] = []
+    slow_steps.seconds = 0.02
+    broken_at: list[float] = []
 
-    def half(job: Job) -> Iterator[RunLeaseResponse]:
-        responses = list(whole(job))
-        if not broken:
-            broken.append(True)
-            yield from responses[:2]
+    def break_off() -> Iterator[RunLeaseResponse]:
+        if not broken_at:
+            assert eventually(lambda: len(slow_steps.began) > 2)
+            broken_at.append(time.monotonic())
             raise RuntimeError("the planner breaks off")
-        yield from responses
+        yield from ()
 
-    monkeypatch.setattr(scripted_planner, "_assignment", half)
-    job = planner.offer(Job(program("FFCFC")))
+    job = planner.offer(Job(program("F" * 20), before_attached=break_off))
     assert job.over.wait(WAIT)
     assert job.completion is not None
-    assert [attach.resume for attach in job.attaches] == [False, False]
-    assert len(job.steps) == 5
+    assert len(job.attaches) == 2
+    assert [step.step for step in job.steps] == list(range(20))
 
 
-def test_a_cancel_before_the_program_came_is_answered(
-    agent: Agent, planner: ScriptedPlanner, monkeypatch: pytest.MonkeyPatch
+def test_a_cancel_before_anything_is_reported_is_answered(
+    agent: Agent, planner: ScriptedPlanner, slow_steps: SlowSteps
 ) -> None:
-    def cancel(job: Job) -> Iterator[RunLeaseResponse]:
-        yield RunLeaseResponse(cancel=Cancel(reason="changed my mind"))
-
-    monkeypatch.setattr(scripted_planner, "_assignment", cancel)
-    job = planner.offer(Job(program("FC")))
+    slow_steps.seconds = 0.1
+    cancel = RunLeaseResponse(cancel=Cancel(reason="changed my mind"))
+    job = planner.offer(Job(program("F" * 20), before_attached=lambda: [cancel]))
     assert job.over.wait(WAIT)
     assert job.failure is not None
     assert (job.failure.code, job.failure.message) == ("CANCELLED", "changed my mind")
+    assert len(slow_steps.began) < 5
+
+
+def test_a_lease_that_is_over_when_its_run_begins_ends_it(
+    agent: Agent, planner: ScriptedPlanner, slow_steps: SlowSteps
+) -> None:
+    slow_steps.seconds = 0.1
+    job = Job(program("F" * 50))
+    job.over.set()
+    planner.offer(job)
+    next_job = planner.offer(Job(program("FC"), name="generations/2"))
+    assert next_job.over.wait(WAIT)
+    assert next_job.completion is not None
+    assert (job.completion, job.failure, job.artifacts) == (None, None, {})
+    assert len(slow_steps.began) < 10
 
 
 def test_a_stale_lease_ends_the_run_and_nothing_is_told_of_it(

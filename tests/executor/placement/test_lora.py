@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import DiffusionPipeline
+from ditplan.runtime.v1.runtime_pb2 import Holding
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -242,7 +243,7 @@ def test_ranks_that_fuse_something_else_hold_another_checkpoint(
     moved = file.with_name("moved.safetensors")
     moved.write_bytes(file.read_bytes())
     same = load(str(checkpoint), lora=str(moved))
-    assert differences(1, holding(same), holding(whole)) == []
+    assert differences(1, _holding(same), _holding(whole)) == []
     factors[f"{QUERY}.lora_A.weight"][0, 0] += 1
     save_file(factors, moved, {"format": "pt"})
     others = (
@@ -251,7 +252,11 @@ def test_ranks_that_fuse_something_else_hold_another_checkpoint(
         load(str(checkpoint), lora=str(file), lora_scale=0.5),
     )
     for other in others:
-        assert "another checkpoint" in differences(1, holding(other), holding(whole))[0]
+        assert "another checkpoint" in differences(1, _holding(other), _holding(whole))[0]
+
+
+def _holding(loaded: LoadedPipeline) -> Holding:
+    return holding(loaded, loaded.checkpoint.digest)
 
 
 def test_the_files_of_the_checkpoint_stay_as_they_are(checkpoint: Path, file: Path) -> None:

@@ -78,14 +78,22 @@ def test_one_component_is_on_the_device_at_a_time(monkeypatch: pytest.MonkeyPatc
     assert moves.told[:2] == ["-vae", "+text_encoder"]
 
 
+@pytest.mark.parametrize(
+    "offload", [Offload(text_encoder=True), Offload(text_encoder=True, dit_layerwise=True)]
+)
 def test_what_does_not_wait_stays_and_sends_the_others_back(
-    monkeypatch: pytest.MonkeyPatch,
+    offload: Offload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = tiny.build("FluxPipeline")
-    place(pipeline, CPU, Offload(text_encoder=True))
+    place(pipeline, CPU, offload)
+    gone: list[list[str]] = []
+    pipeline.transformer.transformer_blocks[0].register_forward_pre_hook(
+        lambda *_: gone.append(moves.told[-1:])
+    )
     moves = _Moves(pipeline, monkeypatch)
     pipeline(prompt="a cat", height=32, width=32, num_inference_steps=2, max_sequence_length=16)
     assert moves.told == ["+text_encoder", "-text_encoder", "+text_encoder_2", "-text_encoder_2"]
+    assert gone[0] == ["-text_encoder_2"], "the transformer runs beside it"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from executor.placement import checkpoint as checkpoints
 from executor.placement.load import LoadedPipeline
+from executor.placement.placement import UNSHARED
 from executor.placement.split import Share
+from executor.runtime.held import Held
 from executor.runtime.holding import differences, holding
 
 
@@ -25,11 +29,23 @@ def test_copies_have_one_digest_and_other_weights_another(checkpoint: Path, tmp_
     assert checkpoints.inspect(copy).digest != digest
 
 
+def test_what_a_rank_holds_is_read_once(
+    loaded: LoadedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled = []
+    sample = checkpoints.sample_weights
+    monkeypatch.setattr(
+        checkpoints, "sample_weights", lambda weights: sampled.append(weights) or sample(weights)
+    )
+    held = Held(lambda placement: loaded, UNSHARED)
+    assert holding(held.loaded, held.digest).checkpoint_digest == loaded.checkpoint.digest
+    assert len(sampled) == 2 * len(loaded.checkpoint.weights), "and once by this test"
+
+
 def test_what_differs_is_named_with_its_rank(loaded: LoadedPipeline) -> None:
-    mine = holding(loaded)
+    mine = holding(loaded, loaded.checkpoint.digest)
     assert differences(3, mine, mine) == []
-    theirs = holding(replace(loaded, share=Share(3, 1, 2, ("text_encoder",))))
-    theirs.checkpoint_digest = "0" * 64
+    theirs = holding(replace(loaded, share=Share(3, 1, 2, ("text_encoder",))), "0" * 64)
     theirs.attention_backends[:] = ["native"]
     assert differences(3, theirs, mine) == [
         f"rank 3 holds another checkpoint: {'0' * 12}, not {mine.checkpoint_digest[:12]}",

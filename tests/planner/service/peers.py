@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import grpc
@@ -124,9 +124,12 @@ class Run:
 
     call: Any
     lease: dispatch_pb2.Lease
-    header: dispatch_pb2.RunHeader = field(default_factory=dispatch_pb2.RunHeader)
-    steps: list[plan_pb2.Step] = field(default_factory=list)
+    assignment: dispatch_pb2.Assignment
     next_step: int = -1
+
+    @property
+    def steps(self) -> Sequence[plan_pb2.Step]:
+        return self.assignment.program.steps
 
     async def send(self, **message: Message) -> None:
         await self.call.write(dispatch_pb2.RunLeaseRequest(**message))
@@ -146,25 +149,17 @@ class Run:
         raise AssertionError("the stream ended well")
 
     async def attached(self) -> None:
-        """Reads header, batches and Attached."""
-        while (message := await self.receive()) is not None:
-            kind = message.WhichOneof("message")
-            if kind == "header":
-                self.header = message.header
-            elif kind == "step_batch":
-                assert message.step_batch.first_step == len(self.steps)
-                self.steps.extend(message.step_batch.steps)
-            else:
-                assert kind == "attached", kind
-                self.next_step = message.attached.next_step
-                return
-        raise AssertionError("the stream ended")
+        """Reads Attached."""
+        message = await self.receive()
+        assert message is not None, "the stream ended"
+        assert message.WhichOneof("message") == "attached"
+        self.next_step = message.attached.next_step
 
     def outcome(self, step: int, adaptive: int = plan_pb2.OP_KIND_CACHED) -> Any:
         """What an executor that follows the plan reports."""
         ops = []
         for number in self.steps[step].ops:
-            kind = self.header.program.ops[number - 1].kind if number else 0
+            kind = self.assignment.program.ops[number - 1].kind if number else 0
             if kind == plan_pb2.OP_KIND_ADAPTIVE:
                 ops.append(generation_pb2.OpOutcome(kind=adaptive, residual_diff=0.05))
             else:
@@ -193,6 +188,8 @@ class Executor:
         self, address: str, name: str = "exec-1", *, token: str = "", **announced: Any
     ) -> None:
         self.message = executor_message(name, **announced)
+        # Of the latest lease.
+        self.assignment = dispatch_pb2.Assignment()
         self.client = Client(address, token)
 
     async def __aenter__(self) -> Self:
@@ -208,16 +205,22 @@ class Executor:
     async def acquire(self, wait: float = 5.0) -> dispatch_pb2.Lease | None:
         request = dispatch_pb2.AcquireLeaseRequest(executor=self.message, wait_seconds=wait)
         response = await self.client.dispatch.AcquireLease(request)
-        return response.lease if response.HasField("lease") else None
+        if not response.HasField("lease"):
+            return None
+        self.assignment = response.assignment
+        return response.lease
 
-    async def attach(self, lease: dispatch_pb2.Lease, *, resume: bool = False) -> Run:
-        run = Run(self.client.dispatch.RunLease(), lease)
-        attach = dispatch_pb2.Attach(lease=lease, executor=self.message.name, resume=resume)
+    async def attach(
+        self, lease: dispatch_pb2.Lease, assignment: dispatch_pb2.Assignment | None = None
+    ) -> Run:
+        """``assignment``: what came with the lease, where another executor took it."""
+        run = Run(self.client.dispatch.RunLease(), lease, assignment or self.assignment)
+        attach = dispatch_pb2.Attach(lease=lease, executor=self.message.name)
         await run.send(attach=attach)
         return run
 
     async def start(self) -> Run:
-        """Waits for work and takes the plan in."""
+        """Waits for work and attaches to it."""
         lease = await self.acquire()
         assert lease is not None
         run = await self.attach(lease)

@@ -138,7 +138,7 @@ async def test_a_cancel_reaches_an_executor_that_comes_back(settings: Settings) 
         await run.attached()
         run.call.cancel()
         await cancel(client, created.name)
-        again = await executor.attach(run.lease, resume=True)
+        again = await executor.attach(run.lease, run.assignment)
         await again.attached()
         message = await again.receive()
         assert message is not None

@@ -189,7 +189,7 @@ async def test_a_deadline_outlives_the_planner(settings: Settings) -> None:
         Executor(planner.address) as executor,
     ):
         assert_expired(await client.ended(queued.name))
-        again = await executor.attach(run.lease, resume=True)
+        again = await executor.attach(run.lease, run.assignment)
         await again.attached()
         assert "deadline" in await told_to_stop(again)
         await again.send(failure=dispatch_pb2.RunFailure(code="CANCELLED"))

@@ -85,14 +85,13 @@ def assert_full(refusal: Refusal) -> None:
 async def resumed(executor: Executor, run: Run) -> Run:
     """As an executor does, until the planner can take it again."""
     while True:
-        again = await executor.attach(run.lease, resume=True)
+        again = await executor.attach(run.lease, run.assignment)
         try:
             await again.attached()
         except grpc.aio.AioRpcError as error:
             assert_full(Refusal(error))
             await asyncio.sleep(0.1)
             continue
-        again.header, again.steps = run.header, run.steps
         return again
 
 

@@ -62,8 +62,8 @@ async def test_the_executor_gets_the_picture_and_then_it_is_forgotten(settings: 
     ):
         created = await client.create(model=EDIT, images=[_image()], queue=True)
         run = await one.start()
-        assert run.header.spec.images[0].data == _data()
-        assert run.header.spec.width == 1440
+        assert run.assignment.spec.images[0].data == _data()
+        assert run.assignment.spec.width == 1440
         await client.generations.CancelGeneration(
             generation_pb2.CancelGenerationRequest(name=created.name)
         )

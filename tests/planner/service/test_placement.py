@@ -39,7 +39,7 @@ async def serve(executor: Executor, wait: float = 5.0) -> str | None:
         return None
     run = await executor.attach(lease)
     await run.attached()
-    executor.message.placement.CopyFrom(run.header.program.placement)
+    executor.message.placement.CopyFrom(run.assignment.program.placement)
     await run.report(0, len(run.steps))
     await run.complete()
     return lease.generation

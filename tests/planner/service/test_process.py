@@ -66,9 +66,8 @@ async def test_work_survives_the_planner_being_killed(tmp_path: Path) -> None:
 
     with serving(tmp_path) as (process, address):
         async with Client(address) as client, Executor(address) as executor:
-            again = await executor.attach(run.lease, resume=True)
+            again = await executor.attach(run.lease, run.assignment)
             await again.attached()
-            again.header, again.steps = run.header, run.steps
             await again.report(again.next_step, 6)
             await again.complete()
             ended = await client.ended(running.name)

@@ -43,10 +43,9 @@ async def test_a_leased_run_is_finished_through_the_next_planner(settings: Setti
         Client(planner.address) as client,
         Executor(planner.address) as executor,
     ):
-        again = await executor.attach(run.lease, resume=True)
+        again = await executor.attach(run.lease, run.assignment)
         await again.attached()
         assert again.next_step == 2
-        again.header, again.steps = run.header, run.steps
         await again.report(2, 6)
         await again.complete()
         events = await client.watch(created.name)

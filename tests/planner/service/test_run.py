@@ -29,7 +29,7 @@ async def test_events_tell_the_run_in_order(settings: Settings) -> None:
     assert kinds == ["planned", "queued", "started", *["step"] * 6, "finished"]
     assert [event.step.step for event in events if event.HasField("step")] == list(range(6))
     assert {event.generation for event in events} == {created.name}
-    assert run.header.plan_id == events[0].planned.plan.plan_id == created.plan.plan_id
+    assert run.assignment.plan_id == events[0].planned.plan.plan_id == created.plan.plan_id
     assert events[2].started.executor == "exec-1"
     finished = events[-1].finished
     assert finished.state == generation_pb2.GENERATION_STATE_SUCCEEDED
@@ -48,13 +48,10 @@ async def test_an_executor_gets_the_whole_plan_and_the_filled_in_spec(settings: 
         run = await executor.attach(await acquiring)
         await run.attached()
 
-    rebuilt = plan_pb2.Program()
-    rebuilt.CopyFrom(run.header.program)
-    rebuilt.steps.extend(run.steps)
-    assert plan_id(rebuilt) == run.header.plan_id == created.plan.plan_id
-    assert run.header.step_count == 600
+    assert plan_id(run.assignment.program) == run.assignment.plan_id == created.plan.plan_id
+    assert len(run.steps) == 600
     assert run.next_step == 0
-    spec = run.header.spec
+    spec = run.assignment.spec
     assert spec.prompt == "a red circle"
     assert (spec.height, spec.width) == (1024, 1024)
     assert spec.HasField("seed")
@@ -88,7 +85,7 @@ async def test_the_record_holds_decided_ops_and_can_be_replayed(settings: Settin
     assert record.plan_id == first.plan.plan_id
     assert len(record.steps) == 6
     assert second.plan.plan_id == plan_id(record.program)
-    assert rerun.header.spec.WhichOneof("plan_source") is None, "the program is sent once"
+    assert rerun.assignment.spec.WhichOneof("plan_source") is None, "the program is sent once"
     assert replayed.program == record.program
 
 

@@ -127,9 +127,8 @@ async def test_a_watcher_that_comes_back_gets_each_later_event_once(settings: Se
         await run.report(0, 2)
         await look(planner.address, 5)
     async with Planner(settings) as planner, Executor(planner.address) as executor:
-        again = await executor.attach(run.lease, resume=True)
+        again = await executor.attach(run.lease, run.assignment)
         await again.attached()
-        again.header, again.steps = run.header, run.steps
         await again.report(2, 6)
         await again.complete()
         await look(planner.address, 3)

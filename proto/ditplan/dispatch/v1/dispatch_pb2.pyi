@@ -50,18 +50,24 @@ class AcquireLeaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> Global___Lease:
         """Absent when the wait ended without work."""
+
+    @_builtins.property
+    def assignment(self) -> Global___Assignment:
+        """With the lease: what its holder runs, at once, while it attaches."""
 
     def __init__(
         self,
         *,
         lease: Global___Lease | None = ...,
+        assignment: Global___Assignment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,17 +135,47 @@ class RunLeaseRequest(_message.Message):
 Global___RunLeaseRequest: _TypeAlias = RunLeaseRequest  # noqa: Y015
 
 @_typing.final
+class Assignment(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    traceparent: _builtins.str
+    """W3C trace context of the span that the run belongs to; empty: none."""
+    @_builtins.property
+    def program(self) -> _plan_pb2.Program: ...
+    @_builtins.property
+    def spec(self) -> _generation_pb2.GenerationSpec:
+        """The spec with every default filled in and without plan source."""
+
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        program: _plan_pb2.Program | None = ...,
+        spec: _generation_pb2.GenerationSpec | None = ...,
+        traceparent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_id", b"plan_id", "program", b"program", "spec", b"spec", "traceparent", b"traceparent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
 class Attach(_message.Message):
-    """The first message of a stream."""
+    """The first message of a stream, be it the lease's first or one after a lost stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
-    RESUME_FIELD_NUMBER: _builtins.int
     executor: _builtins.str
-    resume: _builtins.bool
-    """The executor already holds the run and continues it after a lost stream."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     def __init__(
@@ -147,11 +183,10 @@ class Attach(_message.Message):
         *,
         lease: Global___Lease | None = ...,
         executor: _builtins.str = ...,
-        resume: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "lease", b"lease", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,15 +298,9 @@ Global___RunFailure: _TypeAlias = RunFailure  # noqa: Y015
 class RunLeaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    HEADER_FIELD_NUMBER: _builtins.int
-    STEP_BATCH_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def header(self) -> Global___RunHeader: ...
-    @_builtins.property
-    def step_batch(self) -> Global___StepBatch: ...
     @_builtins.property
     def attached(self) -> Global___Attached: ...
     @_builtins.property
@@ -283,82 +312,19 @@ class RunLeaseResponse(_message.Message):
     def __init__(
         self,
         *,
-        header: Global___RunHeader | None = ...,
-        step_batch: Global___StepBatch | None = ...,
         attached: Global___Attached | None = ...,
         cancel: Global___Cancel | None = ...,
         done: Global___Done | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "cancel", b"cancel", "done", b"done", "header", b"header", "message", b"message", "step_batch", b"step_batch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "cancel", b"cancel", "done", b"done", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "cancel", b"cancel", "done", b"done", "header", b"header", "message", b"message", "step_batch", b"step_batch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "cancel", b"cancel", "done", b"done", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "step_batch", "attached", "cancel", "done"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attached", "cancel", "done"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___RunLeaseResponse: _TypeAlias = RunLeaseResponse  # noqa: Y015
-
-@_typing.final
-class RunHeader(_message.Message):
-    """Starts the run. Its program comes without steps; batches follow."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PLAN_ID_FIELD_NUMBER: _builtins.int
-    PROGRAM_FIELD_NUMBER: _builtins.int
-    STEP_COUNT_FIELD_NUMBER: _builtins.int
-    SPEC_FIELD_NUMBER: _builtins.int
-    TRACEPARENT_FIELD_NUMBER: _builtins.int
-    plan_id: _builtins.str
-    step_count: _builtins.int
-    traceparent: _builtins.str
-    """W3C trace context of the span that the run belongs to; empty: none."""
-    @_builtins.property
-    def program(self) -> _plan_pb2.Program: ...
-    @_builtins.property
-    def spec(self) -> _generation_pb2.GenerationSpec:
-        """The spec with every default filled in and without plan source."""
-
-    def __init__(
-        self,
-        *,
-        plan_id: _builtins.str = ...,
-        program: _plan_pb2.Program | None = ...,
-        step_count: _builtins.int = ...,
-        spec: _generation_pb2.GenerationSpec | None = ...,
-        traceparent: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "spec", b"spec"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_id", b"plan_id", "program", b"program", "spec", b"spec", "step_count", b"step_count", "traceparent", b"traceparent"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RunHeader: _TypeAlias = RunHeader  # noqa: Y015
-
-@_typing.final
-class StepBatch(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FIRST_STEP_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    first_step: _builtins.int
-    @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Step]: ...
-    def __init__(
-        self,
-        *,
-        first_step: _builtins.int = ...,
-        steps: _abc.Iterable[_plan_pb2.Step] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_step", b"first_step", "steps", b"steps"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StepBatch: _TypeAlias = StepBatch  # noqa: Y015
 
 @_typing.final
 class Attached(_message.Message):
