@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import structlog
 
+from planner.access.forwarded import ON_BEHALF_OF
 from planner.access.identity import ANONYMOUS, Identity, Role, called_by
 from planner.access.tokens import Entry, TokenFile, token_digest
 from planner.errors import CallRefused, ErrorReason
@@ -24,6 +25,7 @@ ROLES = {
     "ditplan.v1.GenerationService": _CLIENTS,
     "ditplan.v1.MonitorService": frozenset({Role.ADMIN}),
     "ditplan.dispatch.v1.DispatchService": frozenset({Role.EXECUTOR}),
+    "ditplan.dispatch.v1.FrontService": frozenset({Role.FRONT}),
     "grpc.reflection.v1alpha.ServerReflection": frozenset(Role),
 }
 _STREAMS_RETRY_SECONDS = 5.0
@@ -49,7 +51,7 @@ class Gate:
     def admitted(self, method: str, context: Any, *, streams: bool) -> Iterator[None]:
         """Binds who calls; CallRefused where they may not, or have too many streams open."""
         try:
-            identity = self._authenticated(context)
+            identity = self._on_behalf(self._authenticated(context), context)
         except CallRefused:
             structlog.contextvars.bind_contextvars(peer=context.peer())
             raise
@@ -58,12 +60,8 @@ class Gate:
             structlog.contextvars.bind_contextvars(caller=identity.name)
         service = method.split("/")[1]
         if identity.roles.isdisjoint(ROLES.get(service, ())):
-            roles = ", ".join(sorted(role.value for role in identity.roles))
-            raise CallRefused(
-                grpc.StatusCode.PERMISSION_DENIED,
-                ErrorReason.WRONG_ROLE,
-                f"{identity.name} is {roles}, which may not call {service}",
-            )
+            text = f"{identity.name} is {_roles(identity)}, which may not call {service}"
+            raise _wrong_role(text)
         with called_by(identity):
             if not streams:
                 yield
@@ -92,20 +90,45 @@ class Gate:
     def _authenticated(self, context: Any) -> Identity:
         if self._tokens is None:
             return ANONYMOUS
-        prove, what = _proof(context)
-        entry = prove(self._tokens.entries())
-        if entry is None and self._tokens.follow():
-            entry = prove(self._tokens.entries())
-        if entry is None:
-            raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
-        if entry.has_expired():
-            raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
-        return entry.identity
+        return _known(self._tokens, *_proof(context))
+
+    def _on_behalf(self, identity: Identity, context: Any) -> Identity:
+        """Whom a front calls for: it states a name only, and this side's entries say the rest."""
+        stated = _values(context, ON_BEHALF_OF)
+        if not stated:
+            return identity
+        if self._tokens is None or Role.FRONT not in identity.roles:
+            who = identity.name or "who shows no credentials"
+            raise _wrong_role(f"{who} may not call on behalf of others")
+        structlog.contextvars.bind_contextvars(front=identity.name)
+        name = stated[0]
+        if len(stated) != 1 or not isinstance(name, str):
+            raise _wrong_role(f"{identity.name} may call on behalf of one identity")
+        found = _known(self._tokens, partial(_of_name, name), f"{name}, called for,")
+        if found.roles.isdisjoint(_CLIENTS):
+            raise _wrong_role(f"{found.name} is {_roles(found)}, for whom no front may call")
+        return found
+
+
+def _known(tokens: TokenFile, prove: _Proof, what: str) -> Identity:
+    """Of the entry that it proves, also of one that was added just now."""
+    entry = prove(tokens.entries())
+    if entry is None and tokens.follow():
+        entry = prove(tokens.entries())
+    if entry is None:
+        raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
+    if entry.has_expired():
+        raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
+    return entry.identity
+
+
+def _values(context: Any, name: str) -> list[Any]:
+    return [value for key, value in context.invocation_metadata() or () if key == name]
 
 
 def _proof(context: Any) -> tuple[_Proof, str]:
     """What finds the entry of the token that a call brings, or else of its peer's certificate."""
-    given = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    given = _values(context, "authorization")
     if given:
         return partial(_of_token, _bearer(given)), "the token"
     names = _certificate_names(context)
@@ -145,9 +168,24 @@ def _certificate_names(context: Any) -> frozenset[str]:
 
 
 def _of_certificate(names: frozenset[str], entries: Entries) -> Entry | None:
-    """The first entry for a name of it that has not expired, else one that has."""
-    found = [entry for entry in entries if entry.certificate in names]
-    return min(found, key=Entry.has_expired, default=None)
+    return _freshest(entry for entry in entries if entry.certificate in names)
+
+
+def _of_name(name: str, entries: Entries) -> Entry | None:
+    return _freshest(entry for entry in entries if entry.identity.name == name)
+
+
+def _freshest(entries: Iterable[Entry]) -> Entry | None:
+    """The first that has not expired, else one that has."""
+    return min(entries, key=Entry.has_expired, default=None)
+
+
+def _roles(identity: Identity) -> str:
+    return ", ".join(sorted(role.value for role in identity.roles))
+
+
+def _wrong_role(text: str) -> CallRefused:
+    return CallRefused(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.WRONG_ROLE, text)
 
 
 def _unauthenticated(reason: ErrorReason, text: str) -> CallRefused:

@@ -10,11 +10,15 @@ from enum import Enum
 
 
 class Role(Enum):
-    """What an identity is for. An administrator may do what a client may, to everybody's work."""
+    """What an identity is for. An administrator may do what a client may, to everybody's work.
+
+    A front is a replica of the planner, which calls on behalf of clients and administrators.
+    """
 
     CLIENT = "client"
     EXECUTOR = "executor"
     ADMIN = "admin"
+    FRONT = "front"
 
 
 @dataclass(frozen=True, slots=True)

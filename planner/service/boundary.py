@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import structlog
@@ -216,12 +216,20 @@ def _storage_refusals() -> Iterator[None]:
 async def _abort(context: Any, refused: CallRefused) -> None:
     status = status_of(refused)
     details = ((DETAILS_KEY, status.SerializeToString()),)
+    await end_call(context, refused.code, status.message, details)
+
+
+async def end_call(
+    context: Any, code: grpc.StatusCode, message: str, trailers: Sequence[tuple[str, str | bytes]]
+) -> NoReturn:
+    """Ends it with this status; `grpc.aio.AbortError` leaves its handler."""
     try:
         async with asyncio.timeout(_ABORT_SECONDS):
-            await context.abort(refused.code, status.message, details)
+            await context.abort(code, message, tuple(trailers))
     except TimeoutError:
         # It waits, behind what a peer does not read, in gRPC's hands.
-        raise grpc.aio.AbortError(status.message) from None
+        pass
+    raise grpc.aio.AbortError(message)
 
 
 def _request_id(context: Any) -> str:

@@ -7,19 +7,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ditplan.v1 import executor_pb2
 
 from planner.codec import placement_from_proto
 from planner.compile.device import CPU
 from planner.dispatch.matching import NATIVE_ATTENTION, Offer, Requirement
-from planner.dispatch.roster import Roster
+from planner.dispatch.roster import Connected
 from planner.errors import ErrorReason, Violation, invalid
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import UnknownModelError, from_configs, from_directory, from_name
-from planner.store.interface import Store
 from planner.store.values import StorageFullError
 
 # Whose facts are at hand without being read again.
@@ -34,6 +33,14 @@ class Model:
     facts: ModelFacts
 
 
+class Memory(Protocol):
+    """What executors of earlier times announced; `Store` is one."""
+
+    def remember_model(self, model: str, announced: executor_pb2.Executor) -> None: ...
+
+    def remembered_model(self, model: str) -> executor_pb2.Executor | None: ...
+
+
 class ModelLookup:
     """``roots`` are the directories below which a request may name a checkpoint's directory.
 
@@ -41,10 +48,10 @@ class ModelLookup:
     want of an executor, not because nobody knows the name for a moment.
     """
 
-    def __init__(self, roots: Iterable[Path], roster: Roster, store: Store) -> None:
+    def __init__(self, roots: Iterable[Path], roster: Connected, memory: Memory) -> None:
         self._roots = tuple(root.resolve() for root in roots)
         self._roster = roster
-        self._store = store
+        self._memory = memory
         # Facts of models by what was announced of them, the newest last.
         self._facts: dict[tuple[str, bytes], ModelFacts] = {}
 
@@ -60,7 +67,7 @@ class ModelLookup:
             directory = self._directory(name)
             if directory is not None:
                 return Model(canonical, from_directory(directory))
-            remembered = self._store.remembered_model(canonical)
+            remembered = self._memory.remembered_model(canonical)
             if remembered is not None:
                 return Model(canonical, self._facts_of(canonical, remembered))
             return Model(canonical, from_name(name))
@@ -81,7 +88,7 @@ class ModelLookup:
             facts = _facts(model, executor)
             # A full disk is no reason to turn an executor away.
             with suppress(StorageFullError):
-                self._store.remember_model(model, executor)
+                self._memory.remember_model(model, executor)
         self._facts[key] = facts
         if len(self._facts) > _MAX_FACTS:
             del self._facts[next(iter(self._facts))]
@@ -111,6 +118,7 @@ class ModelLookup:
             tuple(sorted(set(executor.attention_backends))) or (NATIVE_ATTENTION,),
             executor.allow_reload,
             _without_configs(executor),
+            executor.component_configs,
         )
 
     def canonical(self, name: str) -> str:

@@ -64,6 +64,10 @@ class Traces:
         work = self._work.get(generation)
         return "" if work is None else self._tracing.traceparent(work.span)
 
+    def calling(self) -> str:
+        """Of the call that is being answered."""
+        return self._call.get()
+
     def hear(self, fact: facts.Fact) -> None:
         match fact:
             case facts.Created(generation, plan_id):
