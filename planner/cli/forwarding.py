@@ -95,7 +95,7 @@ def _check(dispatch: str | None) -> None:
         return [options[name] for name in options if source(name) is not ParameterSource.DEFAULT]
 
     if dispatch is None and (useless := given(_DIALLING)):
-        raise click.UsageError(f"{', '.join(useless)}: go together with --dispatch")
+        raise click.UsageError(f"{', '.join(useless)}: only together with --dispatch")
     if dispatch is not None and (useless := given(_OF_DISPATCH)):
         raise click.UsageError(
             f"{', '.join(useless)}: not together with --dispatch; queue and data are those of "

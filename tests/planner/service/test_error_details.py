@@ -31,6 +31,7 @@ ELSEWHERE = {
     ErrorReason.TOO_MANY_STREAMS,
     ErrorReason.STREAM_STALLED,
     ErrorReason.STOPPING,
+    ErrorReason.DISPATCH_UNREACHABLE,
     ErrorReason.ANSWER_FULL,
     ErrorReason.INTERNAL,
 }

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 import structlog
-from ditplan.dispatch.v1 import dispatch_pb2
+from ditplan.dispatch.v1 import dispatch_pb2, front_pb2
 from ditplan.v1 import generation_pb2, monitor_pb2, planner_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -38,7 +38,7 @@ from tests.planner.service.peers import (
 
 METHODS: list[MethodDescriptor] = [
     method
-    for file in (planner_pb2, generation_pb2, dispatch_pb2, monitor_pb2)
+    for file in (planner_pb2, generation_pb2, dispatch_pb2, front_pb2, monitor_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -47,6 +47,7 @@ MAY_CALL = {
     "ditplan.v1.GenerationService": {"anna", "root"},
     "ditplan.v1.MonitorService": {"root"},
     "ditplan.dispatch.v1.DispatchService": {"ranks"},
+    "ditplan.dispatch.v1.FrontService": {"front"},
 }
 GARBAGE = b"\xff\xff\xff"
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -77,7 +78,7 @@ async def test_every_call_is_for_its_roles_only(
 ) -> None:
     allowed = MAY_CALL[method.containing_service.full_name]
     async with Planner(guarded) as planner:
-        for name in ("anna", "ranks", "root"):
+        for name in ("anna", "ranks", "root", "front"):
             async with Client(planner.address, token(name)) as client:
                 refusal = await answer(client, method)
             if name in allowed:
