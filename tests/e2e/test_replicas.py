@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -27,31 +27,50 @@ Stub = generation_pb2_grpc.GenerationServiceStub
 
 
 class Fleet:
-    """All of them; a replica can be started again where it was."""
+    """All of them, each started again where it was once it is gone."""
 
-    def __init__(self, directory: Path, services: list[Service]) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._services = services
+        self._arguments: dict[str, tuple[str, ...]] = {}
+        self._services: dict[str, Service] = {}
         serve = ("-m", "planner", "serve", "planner")
-        self.dispatch = self._start("dispatch", *serve, "--data", str(directory / "data"))
-        self.a, self.b = self.replica("a"), self.replica("b")
-        execute = ("-m", "executor", "--name", "one", "--planner", self.dispatch.address)
-        self.executor = self._start("executor", *execute, "--model", str(MODEL))
+        dispatch = self._start("dispatch", *serve, "--data", str(directory / "data"))
+        for name in ("a", "b"):
+            self._start(name, *serve, "--dispatch", dispatch.address)
+        execute = ("-m", "executor", "--name", "one", "--planner", dispatch.address)
+        self._start("executor", *execute, "--model", str(MODEL))
 
-    def replica(self, name: str, address: str | None = None) -> Service:
-        serve = ("-m", "planner", "serve", "planner", "--dispatch", self.dispatch.address)
-        return self._start(name, *serve, address=address)
+    def __getattr__(self, name: str) -> Service:
+        return self._services[name]
+
+    def revive(self) -> None:
+        for name, service in list(self._services.items()):
+            if service.process.poll() is not None:
+                self._start(name, *self._arguments[name], address=service.address)
 
     def _start(self, name: str, *arguments: str, address: str | None = None) -> Service:
         service = Service(self._directory, name, *arguments, address=address)
-        self._services.append(service)
+        self._arguments[name] = arguments
+        self._services[name] = service
         service.await_ready()
         return service
 
+    def close(self) -> None:
+        for service in self._services.values():
+            service.kill()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"))
+    yield fleet
+    fleet.close()
+
 
 @pytest.fixture
-def fleet(tmp_path: Path, services: list[Service]) -> Fleet:
-    return Fleet(tmp_path, services)
+def fleet(started: Fleet) -> Fleet:
+    started.revive()
+    return started
 
 
 @pytest.fixture
@@ -140,14 +159,13 @@ def test_every_event_comes_once_over_a_watch_that_changes_replicas(
 ) -> None:
     name = create(stub(fleet.b), spec(LONG))
     events: list[generation_pb2.GenerationEvent] = []
-    replicas = {"a": fleet.a, "b": fleet.b}
     hops = 0
     while not events or not events[-1].HasField("finished"):
-        here = "ab"[hops % 2]
+        here = (fleet.a, fleet.b)[hops % 2]
         watch = generation_pb2.WatchGenerationRequest(
             name=name, after_sequence=events[-1].sequence if events else 0
         )
-        call = stub(replicas[here]).WatchGeneration(watch, timeout=60)
+        call = stub(here).WatchGeneration(watch, timeout=60)
         seen = 0
         try:
             for response in call:
@@ -157,12 +175,11 @@ def test_every_event_comes_once_over_a_watch_that_changes_replicas(
                 if seen == 30 and hops == 0:
                     call.cancel()
                 if seen == 30 and hops in (1, 2):
-                    replicas[here].kill()
+                    here.kill()
         except grpc.RpcError as error:
             if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                 raise
-        if replicas[here].process.poll() is not None:
-            replicas[here] = fleet.replica(here, replicas[here].address)
+        fleet.revive()
         hops += 1
         assert hops < 20
     assert hops >= 4
@@ -191,16 +208,16 @@ def test_the_command_line_sits_through_the_end_of_a_replica(
 
     def running() -> bool:
         listed = stub(fleet.dispatch).ListGenerations(listing, timeout=5).generations
-        return any(each.steps_done > 5 for each in listed)
+        return any(each.state == RUNNING and each.steps_done > 5 for each in listed)
 
     eventually(running)
     getattr(fleet.a, end)()
-    fleet.replica("again", fleet.a.address)
+    fleet.revive()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert (tmp_path / "x.png").is_file()
-    [listed] = stub(fleet.dispatch).ListGenerations(listing, timeout=5).generations
-    assert (listed.state, listed.attempt) == (SUCCEEDED, 1)
+    newest = stub(fleet.dispatch).ListGenerations(listing, timeout=5).generations[0]
+    assert (newest.state, newest.attempt) == (SUCCEEDED, 1)
 
 
 def test_an_interrupted_command_cancels_its_work_through_a_replica(
