@@ -11,6 +11,8 @@ from ditplan.common.connection import Connection, ConnectionOptionsError
 _OPTIONS = (
     # Both ends have their limits already.
     ("grpc.max_receive_message_length", -1),
+    # Windows that grow with the connection would hold 4 MiB more for each reader that stops.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 1000),
