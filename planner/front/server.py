@@ -85,7 +85,9 @@ class Front:
         self._link = Link(settings.dispatch, settings.connection)
         self._executors = Executors(self._link, self._tell_health)
         self._models = ModelLookup(settings.model_roots, self._executors, self._executors)
-        self._relay = Relay(self._link, self._executors, self._shutdown, self._telemetry.calling)
+        self._relay = Relay(
+            self._link, self._executors, self._shutdown, self._telemetry.calls_traceparent
+        )
         self._generate = Generate(self._link, self._relay, self._shutdown)
         self._health = health.aio.HealthServicer()
         self._boundary = Boundary(Gate(tokens, limits), settings.timing.stalled_seconds)

@@ -59,14 +59,14 @@ class Traces:
                 fail(span, call.code, "")
             span.end()
 
+    def calls_traceparent(self) -> str:
+        """Of the client's call that is being answered."""
+        return self._call.get()
+
     def traceparent(self, generation: str) -> str:
         """Of the lease that an executor is about to run."""
         work = self._work.get(generation)
         return "" if work is None else self._tracing.traceparent(work.span)
-
-    def calling(self) -> str:
-        """Of the call that is being answered."""
-        return self._call.get()
 
     def hear(self, fact: facts.Fact) -> None:
         match fact:

@@ -193,7 +193,11 @@ async def test_a_replica_that_traces_is_the_parent_of_what_it_calls() -> None:
     received = (("traceparent", TRACEPARENT), ("x", "y"))
     with traces.call(Call("ditplan.v1.GenerationService", "GetGeneration", TRACEPARENT)):
         pairs = forwarded(
-            received, caller="", credentials=(), traceparent=traces.calling(), keeps_work=False
+            received,
+            caller="",
+            credentials=(),
+            traceparent=traces.calls_traceparent(),
+            keeps_work=False,
         )
     [parent] = [value for key, value in pairs if key == "traceparent"]
     assert parent != TRACEPARENT
