@@ -11,6 +11,7 @@ from typing import Self
 
 import grpc
 import structlog
+from ditplan.common import health
 from ditplan.common.metrics_port import CannotListenError
 from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc
 from ditplan.v1 import (
@@ -21,7 +22,7 @@ from ditplan.v1 import (
     planner_pb2,
     planner_pb2_grpc,
 )
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from planner.access.gate import Gate
@@ -135,7 +136,7 @@ class Planner:
         uploads = Uploads(store, files, dispatcher, limits)
         board = StatusBoard(store, roster, self._sessions)
         self._telemetry = Telemetry(facts, board, settings.metrics_listen)
-        self._health = health.aio.HealthServicer()
+        self._health = health.Health()
         self._boundary = Boundary(Gate(tokens, limits), timing.stalled_seconds)
         self._server = grpc.aio.server(
             interceptors=(*self._telemetry.interceptors, self._boundary),
@@ -178,7 +179,7 @@ class Planner:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (*_SERVICES, health.SERVICE, reflection.SERVICE_NAME), self._server
         )
         self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
@@ -200,7 +201,7 @@ class Planner:
         except CannotListenError as error:
             raise MetricsListenError(str(error)) from None
         for name in ("", _LIVENESS, *_SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            self._health.set(name, health.SERVING)
         self._settlement.adopt_leases()
         for keep in (self._settlement.keep_deadlines(), self._retention.keep()):
             self._keepers.append(asyncio.create_task(keep))
@@ -213,7 +214,7 @@ class Planner:
         """Turns unready, ends the open calls and stops. Running work is kept for its return."""
         log.info("planner_stopping", address=self.address)
         for name in ("", *_SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._health.set(name, health.NOT_SERVING)
         self._shutdown.begun = True
         self._sessions.wake_all()
         self._notices.notify_all()
