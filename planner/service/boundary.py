@@ -140,6 +140,9 @@ async def _answer_all(answers: AsyncGenerator[Any, None], context: Any, seconds:
             try:
                 async with asyncio.timeout(seconds):
                     await context.write(message)
+            except grpc.aio.InternalError:
+                # The peer is gone, or refuses what comes, and nobody has cancelled this call yet.
+                raise asyncio.CancelledError from None
             except TimeoutError:
                 # Not closed: that is the end of a call which its client gave up.
                 await answers.athrow(_stalled(f"nothing was read for {seconds:g} s"))
