@@ -115,7 +115,7 @@ def storage_full(why: str) -> CallRefused:
     return CallRefused(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         ErrorReason.STORAGE_FULL,
-        f"the planner's storage is full: {why}",
+        f"the planner cannot store this now: {why}",
         retry_seconds=_STORAGE_RETRY_SECONDS,
     )
 

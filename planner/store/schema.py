@@ -8,6 +8,8 @@ from pathlib import Path
 VERSION = 4
 # What is left of the write-ahead log once it was long.
 _JOURNAL_BYTES = 16 << 20
+# For another process that holds the file, while every call of this one waits.
+_BUSY_SECONDS = 0.25
 
 # One row of `leases` exists exactly while its generation is RUNNING.
 _TABLES = """
@@ -117,7 +119,7 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         StoreVersionError: the file holds tables of another version.
     """
-    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
     connection.row_factory = sqlite3.Row
     # Has to be said before the file has its first page.
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -504,3 +507,20 @@ async def test_maxima_of_an_operator_are_named_with_their_fields(settings: Setti
             assert refusal.code == INVALID
             assert len(refusal.infos) == 1
             assert text in refusal.violations[field]
+
+
+async def test_a_database_that_another_process_holds_is_a_matter_of_time(
+    settings: Settings,
+) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        with closing(sqlite3.connect(settings.data / "ditplan.sqlite3")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            refusal = await refused(
+                client.generations.CreateGeneration(create_request("mine", queue=True))
+            )
+            assert time.monotonic() - began < 2
+        assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert [info.reason for info in refusal.infos] == ["STORAGE_FULL"]
+        assert refusal.retry_seconds
+        await client.generations.CreateGeneration(create_request("mine", queue=True))
