@@ -348,6 +348,18 @@ async def test_pages_go_from_the_newest_to_the_oldest(settings: Settings) -> Non
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="{")]},
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="[" * 10**5)]},
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="[]")]},
+        {"component_configs": [executor_pb2.ComponentConfig(path="x\0", json="{}")]},
+        {"component_configs": [executor_pb2.ComponentConfig(path="x" * 513, json="{}")]},
+        {
+            "component_configs": [
+                executor_pb2.ComponentConfig(path=path, json='"' + "x" * 600_000 + '"')
+                for path in ("a", "b")
+            ]
+        },
+        {"device": "x" * 513},
+        {"device_name": "a\x1b[2Jb"},
+        {"versions": ["x" * 513]},
+        {"versions": ["torch 2"] * 65},
         {"compute_capability": "cpu"},
         {"compute_capability": "sm9"},
         {"compute_capability": "90"},
