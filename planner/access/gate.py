@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import grpc
 import structlog
 
-from planner.access.identity import ANONYMOUS, Identity, Role, called_by
+from planner.access.identity import ANONYMOUS, Role
 from planner.access.tokens import Entry, TokenFile, token_digest
+from planner.access.visits import Visits
 from planner.errors import CallRefused, ErrorReason
 from planner.settings import Limits
 
@@ -38,6 +39,7 @@ class Gate:
 
     def __init__(self, tokens: TokenFile | None, limits: Limits) -> None:
         self._tokens = tokens
+        self._visits = None if tokens is None else Visits(tokens)
         self._max_streams = limits.streams_per_client
         self._streams: Counter[str] = Counter()
 
@@ -45,17 +47,26 @@ class Gate:
     def asks_who_calls(self) -> bool:
         return self._tokens is not None
 
-    @contextmanager
-    def admitted(self, method: str, context: Any, *, streams: bool) -> Iterator[None]:
+    async def keep(self) -> None:
+        """Ends calls whose callers are no longer known, until cancelled."""
+        if self._visits is not None:
+            await self._visits.keep()
+
+    @asynccontextmanager
+    async def admitted(self, method: str, context: Any, *, streams: bool) -> AsyncIterator[None]:
         """Binds who calls; CallRefused where they may not, or have too many streams open."""
+        if self._tokens is None or self._visits is None:
+            with self.counted(ANONYMOUS.name) if streams else nullcontext():
+                yield
+            return
         try:
-            identity = self._authenticated(context)
+            entry = _authenticated(self._tokens, context)
         except CallRefused:
             structlog.contextvars.bind_contextvars(peer=context.peer())
             raise
-        if identity.name:
-            # To the end of the call, whose refusal is logged outside of this.
-            structlog.contextvars.bind_contextvars(caller=identity.name)
+        identity = entry.identity
+        # To the end of the call, whose refusal is logged outside of this.
+        structlog.contextvars.bind_contextvars(caller=identity.name)
         service = method.split("/")[1]
         if identity.roles.isdisjoint(ROLES.get(service, ())):
             roles = ", ".join(sorted(role.value for role in identity.roles))
@@ -64,11 +75,8 @@ class Gate:
                 ErrorReason.WRONG_ROLE,
                 f"{identity.name} is {roles}, which may not call {service}",
             )
-        with called_by(identity):
-            if not streams:
-                yield
-                return
-            with self.counted(identity.name):
+        with self.counted(identity.name) if streams else nullcontext():
+            async with self._visits.of(entry):
                 yield
 
     @contextmanager
@@ -89,18 +97,17 @@ class Gate:
             if not self._streams[name]:
                 del self._streams[name]
 
-    def _authenticated(self, context: Any) -> Identity:
-        if self._tokens is None:
-            return ANONYMOUS
-        prove, what = _proof(context)
-        entry = prove(self._tokens.entries())
-        if entry is None and self._tokens.follow():
-            entry = prove(self._tokens.entries())
-        if entry is None:
-            raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
-        if entry.has_expired():
-            raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
-        return entry.identity
+
+def _authenticated(tokens: TokenFile, context: Any) -> Entry:
+    prove, what = _proof(context)
+    entry = prove(tokens.entries())
+    if entry is None and tokens.follow():
+        entry = prove(tokens.entries())
+    if entry is None:
+        raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
+    if entry.has_expired():
+        raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
+    return entry
 
 
 def _proof(context: Any) -> tuple[_Proof, str]:

@@ -67,7 +67,7 @@ class Settlement:
         """Gives the executors of an earlier planner their time to attach to this one."""
         self._stalled = True
 
-    async def keep_deadlines(self) -> None:
+    async def keep(self) -> None:
         """Acts on leases that expire and on work that waited too long, until cancelled."""
         while True:
             self._deadlines_changed.clear()

@@ -107,20 +107,20 @@ class Boundary(grpc.aio.ServerInterceptor):
             assert call is not None
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-            async with _refusals(method, context):
-                with self._gate.admitted(method, context, streams=streams):
-                    if method.startswith(_REFLECTION):
-                        raw = _in_time(raw, seconds)
-                    elif as_stream and not handler.request_streaming:
-                        raw = await _only(raw, seconds)
-                    request = (
-                        _parsed_stream(raw, parse)
-                        if handler.request_streaming
-                        else _parsed(raw, parse)
-                    )
-                    if handler.response_streaming:
-                        return await _answer_all(inner(request, context), context, seconds)
-                    return await inner(request, context)
+            async with (
+                _refusals(method, context),
+                self._gate.admitted(method, context, streams=streams),
+            ):
+                if method.startswith(_REFLECTION):
+                    raw = _in_time(raw, seconds)
+                elif as_stream and not handler.request_streaming:
+                    raw = await _only(raw, seconds)
+                request = (
+                    _parsed_stream(raw, parse) if handler.request_streaming else _parsed(raw, parse)
+                )
+                if handler.response_streaming:
+                    return await _answer_all(inner(request, context), context, seconds)
+                return await inner(request, context)
 
         return behaviour
 

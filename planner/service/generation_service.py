@@ -12,7 +12,7 @@ from typing import Any
 from ditplan.v1 import generation_pb2
 from ditplan.v1.generation_pb2_grpc import GenerationServiceServicer
 
-from planner.access.identity import caller
+from planner.access.identity import caller, is_shown_out
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
 from planner.service.creation import Creation
@@ -124,8 +124,9 @@ class GenerationService(GenerationServiceServicer):
                 async for event in events:
                     yield generation_pb2.GenerateResponse(event=event)
         except (asyncio.CancelledError, GeneratorExit):
-            # A planner that stops ends its calls too, and means no harm to the work.
-            if not self._shutdown.begun:
+            # A planner that stops, or no longer knows the token, ends calls too, and means no harm
+            # to the work.
+            if not (self._shutdown.begun or is_shown_out()):
                 tolerance = min(_DEADLINE_SECONDS, _DEADLINE_PART * remaining) if timed else 0.0
                 expired = time.time() >= ends_by - tolerance
                 what = "reached its deadline" if expired else "was cancelled"

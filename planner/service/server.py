@@ -137,7 +137,8 @@ class Planner:
         board = StatusBoard(store, roster, self._sessions)
         self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         self._health = health.Health()
-        self._boundary = Boundary(Gate(tokens, limits), timing.stalled_seconds)
+        self._gate = Gate(tokens, limits)
+        self._boundary = Boundary(self._gate, timing.stalled_seconds)
         self._server = grpc.aio.server(
             interceptors=(*self._telemetry.interceptors, self._boundary),
             options=(
@@ -203,8 +204,8 @@ class Planner:
         for name in ("", _LIVENESS, *_SERVICES):
             self._health.set(name, health.SERVING)
         self._settlement.adopt_leases()
-        for keep in (self._settlement.keep_deadlines(), self._retention.keep()):
-            self._keepers.append(asyncio.create_task(keep))
+        for part in (self._settlement, self._retention, self._gate):
+            self._keepers.append(asyncio.create_task(part.keep()))
         await self._server.start()
         if self.health_address:
             await self._health_server.start()
