@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -37,11 +38,13 @@ log = structlog.get_logger(__name__)
 class Boundary(grpc.aio.ServerInterceptor):
     """Admits calls, parses requests, binds what logs name, and turns exceptions to statuses.
 
-    Parsing happens here because gRPC itself answers bytes that are no message with UNKNOWN.
+    Parsing happens here because gRPC itself answers bytes that are no message with UNKNOWN, and
+    those that are too many without a reason.
     """
 
-    def __init__(self, gate: Gate, stalled_seconds: float) -> None:
+    def __init__(self, gate: Gate, stalled_seconds: float, message_bytes: int) -> None:
         self._gate = gate
+        self._message_bytes = message_bytes
         self._stalled_seconds = stalled_seconds
         self._calls: set[asyncio.Task[Any]] = set()
 
@@ -98,7 +101,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             or handler.stream_unary
             or handler.stream_stream
         )
-        parse = handler.request_deserializer
+        parse = partial(_parsed, parse=handler.request_deserializer, most=self._message_bytes)
         streams = handler.request_streaming or handler.response_streaming
         seconds = self._stalled_seconds
 
@@ -115,9 +118,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                     raw = _in_time(raw, seconds)
                 elif as_stream and not handler.request_streaming:
                     raw = await _only(raw, seconds)
-                request = (
-                    _parsed_stream(raw, parse) if handler.request_streaming else _parsed(raw, parse)
-                )
+                request = _parsed_stream(raw, parse) if handler.request_streaming else parse(raw)
                 if handler.response_streaming:
                     return await _answer_all(inner(request, context), context, seconds)
                 return await inner(request, context)
@@ -171,7 +172,9 @@ def _stalled(text: str) -> CallRefused:
     return CallRefused(grpc.StatusCode.UNAVAILABLE, ErrorReason.STREAM_STALLED, text)
 
 
-def _parsed(raw: bytes, parse: Callable[[bytes], Any]) -> Any:
+def _parsed(raw: bytes, parse: Callable[[bytes], Any], most: int) -> Any:
+    if len(raw) > most:
+        raise invalid([Violation("", f"the request has {len(raw)} bytes, more than {most}")])
     try:
         return parse(raw)
     except DecodeError:
@@ -182,7 +185,7 @@ async def _parsed_stream(
     raws: AsyncIterator[bytes], parse: Callable[[bytes], Any]
 ) -> AsyncIterator[Any]:
     async for raw in raws:
-        yield _parsed(raw, parse)
+        yield parse(raw)
 
 
 @asynccontextmanager

@@ -138,11 +138,12 @@ class Planner:
         self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         self._health = health.Health()
         self._gate = Gate(tokens, limits)
-        self._boundary = Boundary(self._gate, timing.stalled_seconds)
+        self._boundary = Boundary(self._gate, timing.stalled_seconds, limits.message_bytes)
         self._server = grpc.aio.server(
             interceptors=(*self._telemetry.interceptors, self._boundary),
             options=(
-                ("grpc.max_receive_message_length", limits.message_bytes),
+                # What is too large, but not absurd, is to be refused with a reason.
+                ("grpc.max_receive_message_length", 2 * limits.message_bytes),
                 # Else a second planner would share the port in silence.
                 ("grpc.so_reuseport", 0),
                 # Executors may ping idle connections this often.

@@ -22,7 +22,7 @@ class Broken(planner_pb2_grpc.PlannerServiceServicer):
 
 
 async def test_a_bug_is_logged_and_its_text_stays_inside() -> None:
-    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 60.0),))
+    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 60.0, 1 << 20),))
     planner_pb2_grpc.add_PlannerServiceServicer_to_server(Broken(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -353,7 +353,7 @@ async def test_a_reader_that_stops_is_let_go_and_told_so() -> None:
             ended.set()
             raise
 
-    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 0.3),))
+    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 0.3, 1 << 20),))
     handler = grpc.unary_stream_rpc_method_handler(
         endless,
         request_deserializer=planner_pb2.CompilePlanRequest.FromString,
