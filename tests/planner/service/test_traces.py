@@ -22,7 +22,6 @@ CREATE = "ditplan.v1.GenerationService"
 
 @pytest.fixture
 def exported() -> Any:
-    pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     return InMemorySpanExporter()
