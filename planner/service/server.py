@@ -129,13 +129,21 @@ class Planner:
             facts,
         )
         self._retention = Retention(self._data, timing, limits)
+        board = StatusBoard(store, roster, self._sessions)
+        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         creation = Creation(
-            store, roster, models, self._settlement, shutdown, self._retention, settings, facts
+            store,
+            roster,
+            models,
+            self._settlement,
+            shutdown,
+            self._retention,
+            settings,
+            facts,
+            self._telemetry.calls_traceparent,
         )
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
-        board = StatusBoard(store, roster, self._sessions)
-        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         self._health = health.Health()
         self._gate = Gate(tokens, limits)
         self._boundary = Boundary(self._gate, timing.stalled_seconds, limits.message_bytes)

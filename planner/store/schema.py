@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 # What is left of the write-ahead log once it was long.
 _JOURNAL_BYTES = 16 << 20
 # For another process that holds the file, while every call of this one waits.
@@ -45,6 +45,7 @@ CREATE TABLE generations (
   steps_done INTEGER NOT NULL DEFAULT 0,
   last_sequence INTEGER NOT NULL DEFAULT 0,
   compacted INTEGER NOT NULL DEFAULT 0,
+  traceparent TEXT NOT NULL DEFAULT '',
   failure BLOB,
   spec BLOB NOT NULL,
   plan BLOB NOT NULL,

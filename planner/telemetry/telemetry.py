@@ -54,6 +54,10 @@ class Telemetry:
             self._traces = Traces(asked)
             self._add(facts, self._traces)
 
+    def calls_traceparent(self) -> str:
+        """The span of the client's call that is being answered; "" where nothing is traced."""
+        return "" if self._traces is None else self._traces.calls_traceparent()
+
     def traceparent(self, generation: str) -> str:
         """What the run of a generation continues; "" where nothing is traced."""
         return "" if self._traces is None else self._traces.traceparent(generation)

@@ -186,6 +186,7 @@ def _lease(model: str) -> Lease:
         plan_id="plan",
         steps_done=0,
         step_count=1,
+        traceparent="",
     )
 
 
