@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
@@ -56,6 +57,12 @@ class Boundary(grpc.aio.ServerInterceptor):
         if self._calls:
             await asyncio.wait(self._calls, timeout=seconds)
 
+    def _note_call(self) -> None:
+        call = asyncio.current_task()
+        assert call is not None
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
     async def intercept_service(
         self,
         continuation: Callable[
@@ -105,15 +112,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         streams = handler.request_streaming or handler.response_streaming
         seconds = self._stalled_seconds
 
-        async def behaviour(raw: Any, context: Any) -> Any:
-            call = asyncio.current_task()
-            assert call is not None
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-            async with (
-                _refusals(method, context),
-                self._gate.admitted(method, context, streams=streams),
-            ):
+        async def answered(raw: Any, context: Any) -> Any:
+            async with self._gate.admitted(method, context, streams=streams):
                 if method.startswith(_REFLECTION):
                     raw = _in_time(raw, seconds)
                 elif as_stream and not handler.request_streaming:
@@ -122,6 +122,14 @@ class Boundary(grpc.aio.ServerInterceptor):
                 if handler.response_streaming:
                     return await _answer_all(inner(request, context), context, seconds)
                 return await inner(request, context)
+
+        async def behaviour(raw: Any, context: Any) -> Any:
+            self._note_call()
+            answer = answered(raw, context)
+            # Not to be held by the traceback of a refusal, which lives on for a while.
+            del raw
+            async with _refusals(method, context):
+                return await answer
 
         return behaviour
 
@@ -203,12 +211,23 @@ async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
                 code=refused.code.name,
                 reason=refused.reason.value,
             )
+            _release(refused)
             await _abort(context, refused)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
-        except Exception:
+        except Exception as error:
             log.exception("call_failed", method=method)
+            _release(error)
             await _abort(context, internal())
+
+
+def _release(error: Exception) -> None:
+    """Has an error let go of the requests that its call was made with.
+
+    gRPC keeps it in a cycle with the call, until the garbage collector comes by, which does not
+    know how large requests are: refusing large ones would take more and more memory.
+    """
+    traceback.clear_frames(error.__traceback__)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from google.protobuf.message_factory import GetMessageClass
 from planner.service.server import Planner, Settings
 from tests.planner.service.credentials import token, with_tokens
 from tests.planner.service.peers import Client, Executor, asking, create_request, refused
+from tests.planner.service.test_process import serving
+from tests.planner.service.test_watch import resident_bytes
 
 METHODS: list[MethodDescriptor] = [
     method
@@ -177,6 +179,20 @@ async def test_messages_in_the_wrong_order_end_only_their_stream(settings: Setti
         await run.complete()
         ended = await client.ended(created.name)
     assert ended.state == generation_pb2.GENERATION_STATE_SUCCEEDED
+
+
+async def test_large_requests_that_are_refused_leave_no_memory_behind(tmp_path: Path) -> None:
+    large = planner_pb2.CompilePlanRequest(config="#" * (7 << 20)).SerializeToString()
+    with serving(tmp_path) as (process, address):
+        async with Client(address) as client:
+            call = client.channel.unary_unary("/ditplan.v1.PlannerService/CompilePlan")
+            await refused(call(large))
+            before = resident_bytes(process.pid)
+            for _ in range(40):
+                assert (await refused(call(large))).code is grpc.StatusCode.INVALID_ARGUMENT
+            grown = resident_bytes(process.pid) - before
+    print(f"{grown >> 20} MiB")
+    assert grown < 100 << 20
 
 
 async def test_a_message_above_the_limit_is_refused_with_its_size(
