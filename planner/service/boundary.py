@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError
 
 from planner.access.gate import Gate
-from planner.errors import (
-    DETAILS_KEY,
-    CallRefused,
-    ErrorReason,
-    Violation,
-    internal,
-    invalid,
-    status_of,
-    storage_full,
-)
-from planner.store.values import StorageFullError
+from planner.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.service.refusals import refusals
 
-_REQUEST_ID = "x-request-id"
-_MAX_REQUEST_ID = 128
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 _REFLECTION = "/grpc.reflection."
-_ABORT_SECONDS = 5.0
-
-log = structlog.get_logger(__name__)
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Admits calls, parses requests, binds what logs name, and turns exceptions to statuses.
+    """Admits calls, parses requests, and has what is raised become a status.
 
     Parsing happens here because gRPC itself answers bytes that are no message with UNKNOWN, and
     those that are too many without a reason.
@@ -93,7 +77,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _counted(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[None]]:
         async def behaviour(request: Any, context: Any) -> None:
-            async with _refusals(method, context):
+            async with refusals(method, context):
                 with self._gate.counted(_HEALTH_WATCH):
                     await handler.unary_stream(request, context)
 
@@ -128,7 +112,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             answer = answered(raw, context)
             # Not to be held by the traceback of a refusal, which lives on for a while.
             del raw
-            async with _refusals(method, context):
+            async with refusals(method, context):
                 return await answer
 
         return behaviour
@@ -194,63 +178,3 @@ async def _parsed_stream(
 ) -> AsyncIterator[Any]:
     async for raw in raws:
         yield parse(raw)
-
-
-@asynccontextmanager
-async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
-    request_id = _request_id(context)
-    bound = {"request_id": request_id} if request_id else {}
-    with structlog.contextvars.bound_contextvars(**bound):
-        try:
-            with _storage_refusals():
-                yield
-        except CallRefused as refused:
-            log.info(
-                "call_refused",
-                method=method,
-                code=refused.code.name,
-                reason=refused.reason.value,
-            )
-            _release(refused)
-            await _abort(context, refused)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
-        except Exception as error:
-            log.exception("call_failed", method=method)
-            _release(error)
-            await _abort(context, internal())
-
-
-def _release(error: Exception) -> None:
-    """Has an error let go of the requests that its call was made with.
-
-    gRPC keeps it in a cycle with the call, until the garbage collector comes by, which does not
-    know how large requests are: refusing large ones would take more and more memory.
-    """
-    traceback.clear_frames(error.__traceback__)
-
-
-@contextmanager
-def _storage_refusals() -> Iterator[None]:
-    try:
-        yield
-    except StorageFullError as full:
-        raise storage_full(str(full)) from full
-
-
-async def _abort(context: Any, refused: CallRefused) -> None:
-    status = status_of(refused)
-    details = ((DETAILS_KEY, status.SerializeToString()),)
-    try:
-        async with asyncio.timeout(_ABORT_SECONDS):
-            await context.abort(refused.code, status.message, details)
-    except TimeoutError:
-        # It waits, behind what a peer does not read, in gRPC's hands.
-        raise grpc.aio.AbortError(status.message) from None
-
-
-def _request_id(context: Any) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == _REQUEST_ID and isinstance(value, str):
-            return value[:_MAX_REQUEST_ID]
-    return ""
