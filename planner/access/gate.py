@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,9 @@ import grpc
 import structlog
 
 from planner.access.forwarded import ON_BEHALF_OF
-from planner.access.identity import ANONYMOUS, Identity, Role, called_by
+from planner.access.identity import ANONYMOUS, Role
 from planner.access.tokens import Entry, TokenFile, token_digest
+from planner.access.visits import Visits
 from planner.errors import CallRefused, ErrorReason
 from planner.settings import Limits
 
@@ -40,6 +41,7 @@ class Gate:
 
     def __init__(self, tokens: TokenFile | None, limits: Limits) -> None:
         self._tokens = tokens
+        self._visits = None if tokens is None else Visits(tokens)
         self._max_streams = limits.streams_per_client
         self._streams: Counter[str] = Counter()
 
@@ -47,26 +49,38 @@ class Gate:
     def asks_who_calls(self) -> bool:
         return self._tokens is not None
 
-    @contextmanager
-    def admitted(self, method: str, context: Any, *, streams: bool) -> Iterator[None]:
+    async def keep(self) -> None:
+        """Ends calls whose callers are no longer known, until cancelled."""
+        if self._visits is not None:
+            await self._visits.keep()
+
+    @asynccontextmanager
+    async def admitted(self, method: str, context: Any, *, streams: bool) -> AsyncIterator[None]:
         """Binds who calls; CallRefused where they may not, or have too many streams open."""
+        if self._tokens is None or self._visits is None:
+            if _values(context, ON_BEHALF_OF):
+                raise _wrong_role("who shows no credentials may not call on behalf of others")
+            with self.counted(ANONYMOUS.name) if streams else nullcontext():
+                yield
+            return
         try:
-            identity = self._on_behalf(self._authenticated(context), context)
+            proven = _authenticated(self._tokens, context)
+            entry = _on_behalf(self._tokens, proven, context)
         except CallRefused:
             structlog.contextvars.bind_contextvars(peer=context.peer())
             raise
-        if identity.name:
-            # To the end of the call, whose refusal is logged outside of this.
-            structlog.contextvars.bind_contextvars(caller=identity.name)
+        identity = entry.identity
+        # To the end of the call, whose refusal is logged outside of this.
+        structlog.contextvars.bind_contextvars(caller=identity.name)
         service = method.split("/")[1]
         if identity.roles.isdisjoint(ROLES.get(service, ())):
-            text = f"{identity.name} is {_roles(identity)}, which may not call {service}"
+            text = f"{identity.name} is {_roles(entry)}, which may not call {service}"
             raise _wrong_role(text)
-        with called_by(identity):
-            if not streams:
-                yield
-                return
-            with self.counted(identity.name):
+        with self.counted(identity.name) if streams else nullcontext():
+            async with AsyncExitStack() as visits:
+                # The one that is bound last is who calls.
+                for each in dict.fromkeys((proven, entry)):
+                    await visits.enter_async_context(self._visits.of(each))
                 yield
 
     @contextmanager
@@ -87,31 +101,31 @@ class Gate:
             if not self._streams[name]:
                 del self._streams[name]
 
-    def _authenticated(self, context: Any) -> Identity:
-        if self._tokens is None:
-            return ANONYMOUS
-        return _known(self._tokens, *_proof(context))
 
-    def _on_behalf(self, identity: Identity, context: Any) -> Identity:
-        """Whom a front calls for: it states a name only, and this side's entries say the rest."""
-        stated = _values(context, ON_BEHALF_OF)
-        if not stated:
-            return identity
-        if self._tokens is None or Role.FRONT not in identity.roles:
-            who = identity.name or "who shows no credentials"
-            raise _wrong_role(f"{who} may not call on behalf of others")
-        structlog.contextvars.bind_contextvars(front=identity.name)
-        name = stated[0]
-        if len(stated) != 1 or not isinstance(name, str):
-            raise _wrong_role(f"{identity.name} may call on behalf of one identity")
-        found = _known(self._tokens, partial(_of_name, name), f"{name}, called for,")
-        if found.roles.isdisjoint(_CLIENTS):
-            raise _wrong_role(f"{found.name} is {_roles(found)}, for whom no front may call")
-        return found
+def _authenticated(tokens: TokenFile, context: Any) -> Entry:
+    return _known(tokens, *_proof(context))
 
 
-def _known(tokens: TokenFile, prove: _Proof, what: str) -> Identity:
-    """Of the entry that it proves, also of one that was added just now."""
+def _on_behalf(tokens: TokenFile, proven: Entry, context: Any) -> Entry:
+    """Of whom a front calls for: it states a name only, and this side's entries say the rest."""
+    stated = _values(context, ON_BEHALF_OF)
+    if not stated:
+        return proven
+    front = proven.identity
+    if Role.FRONT not in front.roles:
+        raise _wrong_role(f"{front.name} may not call on behalf of others")
+    structlog.contextvars.bind_contextvars(front=front.name)
+    name = stated[0]
+    if len(stated) != 1 or not isinstance(name, str):
+        raise _wrong_role(f"{front.name} may call on behalf of one identity")
+    found = _known(tokens, partial(_of_name, name), f"{name}, called for,")
+    if found.identity.roles.isdisjoint(_CLIENTS):
+        raise _wrong_role(f"{name} is {_roles(found)}, for whom no front may call")
+    return found
+
+
+def _known(tokens: TokenFile, prove: _Proof, what: str) -> Entry:
+    """The entry that it proves, also one that was added just now."""
     entry = prove(tokens.entries())
     if entry is None and tokens.follow():
         entry = prove(tokens.entries())
@@ -119,7 +133,7 @@ def _known(tokens: TokenFile, prove: _Proof, what: str) -> Identity:
         raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
     if entry.has_expired():
         raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
-    return entry.identity
+    return entry
 
 
 def _values(context: Any, name: str) -> list[Any]:
@@ -180,8 +194,8 @@ def _freshest(entries: Iterable[Entry]) -> Entry | None:
     return min(entries, key=Entry.has_expired, default=None)
 
 
-def _roles(identity: Identity) -> str:
-    return ", ".join(sorted(role.value for role in identity.roles))
+def _roles(entry: Entry) -> str:
+    return ", ".join(sorted(role.value for role in entry.identity.roles))
 
 
 def _wrong_role(text: str) -> CallRefused:

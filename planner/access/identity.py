@@ -49,19 +49,36 @@ class Identity:
 # Of a planner without credentials: everyone may do everything.
 ANONYMOUS = Identity("", frozenset(Role))
 
-_caller: ContextVar[Identity] = ContextVar("caller", default=ANONYMOUS)
+
+@dataclass(eq=False, slots=True)
+class Admission:
+    """Of one call. ``ended``: what proved the identity does not any more, and the call ends."""
+
+    identity: Identity
+    ended: bool = False
+
+
+_admission: ContextVar[Admission | None] = ContextVar("admission", default=None)
 
 
 def caller() -> Identity:
     """The identity that the current call is made with."""
-    return _caller.get()
+    admission = _admission.get()
+    return ANONYMOUS if admission is None else admission.identity
+
+
+def is_shown_out() -> bool:
+    """Whether the current call ends because its caller is no longer known."""
+    admission = _admission.get()
+    return admission is not None and admission.ended
 
 
 @contextmanager
-def called_by(identity: Identity) -> Iterator[None]:
+def called_by(identity: Identity) -> Iterator[Admission]:
     """Binds the identity to what runs inside."""
-    token = _caller.set(identity)
+    admission = Admission(identity)
+    token = _admission.set(admission)
     try:
-        yield
+        yield admission
     finally:
-        _caller.reset(token)
+        _admission.reset(token)

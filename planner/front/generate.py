@@ -12,6 +12,7 @@ import structlog
 from ditplan.v1 import generation_pb2
 from google.protobuf.message import DecodeError
 
+from planner.access.identity import is_shown_out
 from planner.dispatch.shutdown import Shutdown
 from planner.front.headers import Pair
 from planner.front.link import Link
@@ -48,8 +49,9 @@ class Generate:
                 async for message in answers:
                     yield message
         except (asyncio.CancelledError, GeneratorExit):
-            # At its deadline the work ends by itself.
-            given_up = not self._shutdown.begun and not called.has_expired()
+            # At its deadline the work ends by itself; without a token it goes on.
+            kept = self._shutdown.begun or is_shown_out() or called.has_expired()
+            given_up = not kept
             raise
         finally:
             if given_up:

@@ -9,10 +9,11 @@ from typing import Any, Self
 
 import grpc
 import structlog
+from ditplan.common import health
 from ditplan.common.connection import ConnectionOptionsError
 from ditplan.common.metrics_port import CannotListenError
 from ditplan.v1 import generation_pb2, monitor_pb2, planner_pb2, planner_pb2_grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from planner.access.gate import Gate
@@ -32,6 +33,7 @@ from planner.service.listening import (
     ListenError,
     MetricsListenError,
     bind,
+    health_server,
     server_options,
     until_signal,
 )
@@ -89,11 +91,13 @@ class Front:
             self._link, self._executors, self._shutdown, self._telemetry.calls_traceparent
         )
         self._generate = Generate(self._link, self._relay, self._shutdown)
-        self._health = health.aio.HealthServicer()
-        self._boundary = Boundary(Gate(tokens, limits), settings.timing.stalled_seconds)
+        self._health = health.Health()
+        self._gate = Gate(tokens, limits)
+        stalled = settings.timing.stalled_seconds
+        self._boundary = Boundary(self._gate, stalled, limits.message_bytes)
         self._server = grpc.aio.server(
             interceptors=(*self._telemetry.interceptors, self._boundary),
-            options=server_options(limits),
+            options=server_options(limits.message_bytes),
         )
         own = PlannerService(self._models, self._executors, limits, facts)
         planner_pb2_grpc.add_PlannerServiceServicer_to_server(
@@ -102,10 +106,9 @@ class Front:
         special: dict[str, Handler] = {GENERATE: self._generate.answers}
         self._server.add_generic_rpc_handlers((self._relay.handler(_FORWARDED, special),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (_PLANNER, *_FORWARDED_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (_PLANNER, *_FORWARDED_NAMES, health.SERVICE, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        self._health_server = health_server(self._health)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -127,9 +130,10 @@ class Front:
         except CannotListenError as error:
             raise MetricsListenError(str(error)) from None
         self._run(self._executors.follow(self._models.offer))
+        self._run(self._gate.keep())
         await self._executors.first_word(_FIRST_WORD_SECONDS)
-        await self._set_health(("", LIVENESS, _PLANNER), serving=True)
-        await self._set_health(_FORWARDED_NAMES, serving=not self._executors.away)
+        self._set_health(("", LIVENESS, _PLANNER), serving=True)
+        self._set_health(_FORWARDED_NAMES, serving=not self._executors.away)
         await self._server.start()
         if self.health_address:
             await self._health_server.start()
@@ -139,7 +143,7 @@ class Front:
         """Turns unready, ends the open calls and stops. Work goes on without this replica."""
         log.info("front_stopping", address=self.address)
         self._shutdown.begun = True
-        await self._set_health(("", _PLANNER, *_FORWARDED_NAMES), serving=False)
+        self._set_health(("", _PLANNER, *_FORWARDED_NAMES), serving=False)
         self._relay.stop()
         grace = self._settings.timing.stop_grace
         await self._server.stop(grace)
@@ -160,12 +164,11 @@ class Front:
 
     def _tell_health(self) -> None:
         if not self._shutdown.begun:
-            self._run(self._set_health(_FORWARDED_NAMES, serving=not self._executors.away))
+            self._set_health(_FORWARDED_NAMES, serving=not self._executors.away)
 
-    async def _set_health(self, names: tuple[str, ...], *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse
+    def _set_health(self, names: tuple[str, ...], *, serving: bool) -> None:
         for name in names:
-            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+            self._health.set(name, health.SERVING if serving else health.NOT_SERVING)
 
     async def __aenter__(self) -> Self:
         try:

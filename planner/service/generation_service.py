@@ -11,7 +11,7 @@ from ditplan.v1 import generation_pb2
 from ditplan.v1.generation_pb2_grpc import GenerationServiceServicer
 
 from planner.access.forwarded import KEEPS_WORK
-from planner.access.identity import caller
+from planner.access.identity import caller, is_shown_out
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
 from planner.service.call_time import CallTime
@@ -115,8 +115,9 @@ class GenerationService(GenerationServiceServicer):
                 async for event in events:
                     yield generation_pb2.GenerateResponse(event=event)
         except (asyncio.CancelledError, GeneratorExit):
-            # A planner that stops ends its calls too, and means no harm to the work.
-            if not self._shutdown.begun and not _keeps_work(context):
+            # A planner that stops, or no longer knows the token, ends calls too, and means no harm
+            # to the work.
+            if not (self._shutdown.begun or is_shown_out() or _keeps_work(context)):
                 expired = called.has_expired()
                 what = "reached its deadline" if expired else "was cancelled"
                 reason = f"the call that asked for it {what}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
@@ -52,7 +53,7 @@ class ModelLookup:
         self._roots = tuple(root.resolve() for root in roots)
         self._roster = roster
         self._memory = memory
-        # Facts of models by what was announced of them, the newest last.
+        # Facts of models by the digest of what was announced of them, the newest last.
         self._facts: dict[tuple[str, bytes], ModelFacts] = {}
 
     def find(self, name: str, field: str) -> Model:
@@ -82,7 +83,7 @@ class ModelLookup:
         INVALID_ARGUMENT where they cannot be understood.
         """
         configs = executor_pb2.Executor(component_configs=executor.component_configs)
-        key = model, configs.SerializeToString(deterministic=True)
+        key = model, hashlib.sha256(configs.SerializeToString(deterministic=True)).digest()
         facts = self._facts.pop(key, None)
         if facts is None:
             facts = _facts(model, executor)

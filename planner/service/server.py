@@ -7,20 +7,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import grpc
 import structlog
+from ditplan.common import health
 from ditplan.common.metrics_port import CannotListenError
-from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc, front_pb2, front_pb2_grpc
-from ditplan.v1 import (
-    generation_pb2,
-    generation_pb2_grpc,
-    monitor_pb2,
-    monitor_pb2_grpc,
-    planner_pb2,
-    planner_pb2_grpc,
-)
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from planner.access.gate import Gate
 from planner.access.tls import SecurityError, check_security, server_credentials
@@ -41,10 +30,13 @@ from planner.service.front_service import FrontService
 from planner.service.generation_service import GenerationService
 from planner.service.listening import (
     LIVENESS,
+    SERVICE_NAMES,
     ListenError,
     MetricsListenError,
+    Services,
     bind,
-    server_options,
+    health_server,
+    public_server,
     until_signal,
 )
 from planner.service.models import ModelLookup
@@ -71,14 +63,6 @@ __all__ = [
     "UnusableDirectoryError",
     "serve",
 ]
-
-_SERVICES = (
-    planner_pb2.DESCRIPTOR.services_by_name["PlannerService"].full_name,
-    generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
-    dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name,
-    front_pb2.DESCRIPTOR.services_by_name["FrontService"].full_name,
-    monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name,
-)
 
 log = structlog.get_logger(__name__)
 
@@ -127,53 +111,48 @@ class Planner:
             facts,
         )
         self._retention = Retention(self._data, timing, limits)
+        board = StatusBoard(store, roster, self._sessions)
+        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         creation = Creation(
-            store, roster, models, self._settlement, shutdown, self._retention, settings, facts
+            store,
+            roster,
+            models,
+            self._settlement,
+            shutdown,
+            self._retention,
+            settings,
+            facts,
+            self._telemetry.calls_traceparent,
         )
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
-        board = StatusBoard(store, roster, self._sessions)
-        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
-        self._health = health.aio.HealthServicer()
-        self._boundary = Boundary(Gate(tokens, limits), timing.stalled_seconds)
-        self._server = grpc.aio.server(
-            interceptors=(*self._telemetry.interceptors, self._boundary),
-            options=server_options(limits),
-        )
-        planner_pb2_grpc.add_PlannerServiceServicer_to_server(
-            PlannerService(models, roster, limits, facts), self._server
-        )
-        generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationService(
-                store, files, creation, self._settlement, shutdown, watch, models, limits
+        self._health = health.Health()
+        self._gate = Gate(tokens, limits)
+        self._boundary = Boundary(self._gate, timing.stalled_seconds, limits.message_bytes)
+        self._server = public_server(
+            (*self._telemetry.interceptors, self._boundary),
+            limits.message_bytes,
+            Services(
+                PlannerService(models, roster, limits, facts),
+                GenerationService(
+                    store, files, creation, self._settlement, shutdown, watch, models, limits
+                ),
+                DispatchService(
+                    store,
+                    roster,
+                    models,
+                    dispatcher,
+                    shutdown,
+                    uploads,
+                    settings,
+                    self._telemetry.traceparent,
+                ),
+                FrontService(roster, notices, shutdown),
+                MonitorService(board, notices, shutdown),
+                self._health,
             ),
-            self._server,
         )
-        dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
-            DispatchService(
-                store,
-                roster,
-                models,
-                dispatcher,
-                shutdown,
-                uploads,
-                settings,
-                self._telemetry.traceparent,
-            ),
-            self._server,
-        )
-        front_pb2_grpc.add_FrontServiceServicer_to_server(
-            FrontService(roster, notices, shutdown), self._server
-        )
-        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(
-            MonitorService(board, notices, shutdown), self._server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
-        self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        self._health_server = health_server(self._health)
         self._keepers: list[asyncio.Task[None]] = []
 
     @property
@@ -191,11 +170,11 @@ class Planner:
             await self._telemetry.start()
         except CannotListenError as error:
             raise MetricsListenError(str(error)) from None
-        for name in ("", LIVENESS, *_SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", LIVENESS, *SERVICE_NAMES):
+            self._health.set(name, health.SERVING)
         self._settlement.adopt_leases()
-        for keep in (self._settlement.keep_deadlines(), self._retention.keep()):
-            self._keepers.append(asyncio.create_task(keep))
+        for part in (self._settlement, self._retention, self._gate):
+            self._keepers.append(asyncio.create_task(part.keep()))
         await self._server.start()
         if self.health_address:
             await self._health_server.start()
@@ -204,8 +183,8 @@ class Planner:
     async def stop(self) -> None:
         """Turns unready, ends the open calls and stops. Running work is kept for its return."""
         log.info("planner_stopping", address=self.address)
-        for name in ("", *_SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        for name in ("", *SERVICE_NAMES):
+            self._health.set(name, health.NOT_SERVING)
         self._shutdown.begun = True
         self._sessions.wake_all()
         self._notices.notify_all()

@@ -78,9 +78,12 @@ class SeenCalls(grpc.aio.ServerInterceptor):
 
         async def behaviour(request: Any, context: Any) -> Any:
             call = Call(service, method, _traceparent(context))
+            answer = inner(request, context)
+            # As at the boundary: not to be held by the traceback of a refusal.
+            del request
             with self._around(call):
                 try:
-                    return await inner(request, context)
+                    return await answer
                 except asyncio.CancelledError:
                     left = context.time_remaining()
                     late = left is not None and left <= 0

@@ -5,6 +5,7 @@ Labels take few values: names of the contract, and models that executors announc
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -166,7 +167,8 @@ class Metrics:
             full = False
             for op in step.ops:
                 full |= op.kind == _FULL
-                if op.HasField("residual_diff"):
+                # One that is no number would spoil the sum for ever.
+                if op.HasField("residual_diff") and math.isfinite(op.residual_diff):
                     word = "full" if op.kind == _FULL else "cached"
                     self._diffs.labels(word).observe(op.residual_diff)
             kind = "full" if full else "cached"

@@ -7,6 +7,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from tests.planner.service.peers import (
     asking,
     create_request,
     refused,
+    spec,
 )
 
 METHODS: list[MethodDescriptor] = [
@@ -229,6 +231,58 @@ async def test_a_new_token_gets_in_at_once(guarded: Settings, tmp_path: Path) ->
         await client.planner.ListModels(planner_pb2.ListModelsRequest())
 
 
+async def test_open_calls_end_with_their_token_and_their_work_goes_on(
+    guarded: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.yaml"
+    everyone = file.read_text()
+    soon = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+    short_lived = entry("short", "client", soon)
+    file.write_text(everyone + short_lived)
+    patient = replace(guarded, timing=replace(guarded.timing, broken_stream_grace=10.0))
+    async with (
+        Planner(patient) as planner,
+        Client(planner.address, token("anna")) as anna,
+        Client(planner.address, token("short")) as short,
+        Client(planner.address, token("root")) as root,
+        Executor(planner.address, "one", token=token("ranks")) as runs,
+        Executor(planner.address, "two", token=token("ranks"), model="other") as waits,
+        asking(runs, waits) as [acquiring, waiting],
+    ):
+        generate = aiter(anna.generations.Generate(generation_pb2.GenerateRequest(spec=spec())))
+        name = (await anext(generate)).event.generation
+        run = await runs.attach(await acquiring)
+        await run.attached()
+        watch = generation_pb2.WatchGenerationRequest(name=name)
+        stays = root.generations.WatchGeneration(watch)
+        await stays.read()
+        expires = await short.create(queue=True)
+        expiring = short.generations.WatchGeneration(
+            generation_pb2.WatchGenerationRequest(name=expires.name)
+        )
+        file.write_text(entry("root", "admin") + short_lived)
+        for call in (generate, waiting, expiring):
+            assert_shown_out(await asyncio.wait_for(refused(call), 6))
+        assert_shown_out(await run.refusal())
+        assert (await refused(anna.generations.WatchGeneration(watch))).code is UNAUTHENTICATED
+
+        file.write_text(everyone)
+        again = await runs.attach(run.lease, resume=True)
+        await again.attached()
+        again.header, again.steps = run.header, run.steps
+        await again.report(0, 6)
+        await again.complete()
+        events = [response.event async for response in stays]
+    assert events[-1].finished.state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    assert events[-1].finished.attempt == 1
+
+
+def assert_shown_out(refusal: Refusal) -> None:
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE, refusal.message
+    assert [info.reason for info in refusal.infos] == ["CREDENTIALS_REVOKED"]
+    assert refusal.retry_seconds
+
+
 async def test_an_executor_holds_only_what_its_identity_acquired(guarded: Settings) -> None:
     async with (
         Planner(guarded) as planner,
@@ -300,7 +354,7 @@ async def test_a_reader_that_stops_is_let_go_and_told_so() -> None:
             ended.set()
             raise
 
-    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 0.3),))
+    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 0.3, 1 << 20),))
     handler = grpc.unary_stream_rpc_method_handler(
         endless,
         request_deserializer=planner_pb2.CompilePlanRequest.FromString,
