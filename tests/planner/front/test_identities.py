@@ -21,7 +21,14 @@ from planner.service.server import Planner
 from planner.settings import Settings
 from tests.planner.front.fronts import front_of, until
 from tests.planner.service.credentials import Authority, entry, token, with_tls, with_tokens
-from tests.planner.service.peers import Client, Refusal, create_request, executor_message, refused
+from tests.planner.service.peers import (
+    Client,
+    Refusal,
+    create_request,
+    executor_message,
+    refused,
+    spec,
+)
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -256,3 +263,41 @@ async def test_certificates_prove_who_calls_and_who_forwards(
             await anna.generations.ListGenerations(generation_pb2.ListGenerationsRequest())
         ).generations
         assert listed.name == created.name
+
+
+@pytest.mark.parametrize("name", ["anna", "front"])
+async def test_a_call_ends_with_the_token_of_either_and_its_work_goes_on(
+    guarded: Settings, tmp_path: Path, name: str
+) -> None:
+    own = tmp_path / "of-the-replica.yaml"
+    file = tmp_path / "tokens.yaml"
+    own.write_text(file.read_text())
+    security = replace(guarded.security, tokens=own)
+    async with (
+        Planner(guarded) as planner,
+        front_of(guarded, planner.address, security=security) as front,
+        Client(front.address, token("anna")) as anna,
+        Client(planner.address, token("root")) as root,
+    ):
+        request = generation_pb2.GenerateRequest(spec=spec(), queue_without_executor=True)
+        call = anna.generations.Generate(request)
+        work = (await call.read()).event.generation
+        entries = file.read_text()
+        file.write_text(entries.replace(f"name: {name}\n", "name: another\n"))
+
+        async def rest() -> None:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+
+        refusal = await refused(rest())
+        assert refusal.code is grpc.StatusCode.UNAVAILABLE
+        assert reasons(refusal) == ["CREDENTIALS_REVOKED"]
+        assert (await root.get(work)).state == generation_pb2.GENERATION_STATE_QUEUED
+        file.write_text(entries)
+        # The replica takes its own file for what it is.
+        call = anna.generations.Generate(request)
+        work = (await call.read()).event.generation
+        own.write_text(own.read_text().replace("name: anna\n", "name: another\n"))
+        refusal = await refused(rest())
+        assert reasons(refusal) == ["CREDENTIALS_REVOKED"]
+        assert (await root.get(work)).state == generation_pb2.GENERATION_STATE_QUEUED
