@@ -73,6 +73,13 @@ quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.quality --prompts $(PROMPTS)
 
+gpu: setup ## Run the tests that need a GPU
+	DITPLAN_TEST_GPU=1 $(ONE_THREAD) $(BIN)/python -m pytest tests/gpu
+
+bench-gpu: setup ## Measure a FLUX pipeline of full size on a GPU of 80 GB (minutes)
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.gpu
+
 demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)
 	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
 
@@ -90,4 +97,4 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 .PHONY: help setup demo test check conformance fuzz chaos chaos-ranks hostile bench-planner \
-  bench-engine bench-parallel bench-placement bench-service quality demo-model docs proto clean
+  gpu bench-gpu bench-engine bench-parallel bench-placement bench-service quality demo-model docs proto clean

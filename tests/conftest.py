@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,10 @@ from tests.executor.rank_farm import RankFarm
 # The same verdict on the same code, everywhere; `make fuzz` looks further.
 settings.register_profile("ditplan", derandomize=True)
 settings.load_profile("ditplan")
+
+# What is compared bit for bit is computed by the CPU, on any machine; `make gpu` looks at a GPU.
+if "DITPLAN_TEST_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-import av
 from PIL.Image import Image
 
 # A fixed number, for the same film gives the same bytes on every machine.
@@ -16,6 +15,9 @@ QUALITY = "17"
 
 def encode_mp4(frames: Sequence[Image], fps: int) -> bytes:
     """H.264 in MP4. A side of an odd number of pixels loses its last one, as the format asks."""
+    # Large libraries, which only films need.
+    import av
+
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps)

@@ -17,6 +17,9 @@ _BACKENDS = ("_native_flash", "native")
 
 _HALVES = (torch.float16, torch.bfloat16)
 
+# Of elements.
+_ALIGNMENT = 16
+
 
 def merge_fault(ring_size: int, ring_rotate_method: str, backend: str) -> str | None:
     """Why ranks cannot attend in such a ring with a backend; None where they can."""
@@ -80,9 +83,13 @@ def _on_cuda(
             query, key, value, scale=scale
         )
         return out, weight
-    bias = _additive(mask, query)
-    if bias is not None:
-        bias = bias.expand(*query.shape[:3], key.shape[2])
+    bias = None
+    if mask is not None:
+        # The kernel reads rows from aligned addresses only.
+        keys = key.shape[2]
+        room = query.new_empty(*mask.shape[:-1], -(-keys // _ALIGNMENT) * _ALIGNMENT)
+        bias = room[..., :keys].zero_().masked_fill_(~mask, -torch.inf)
+        bias = bias.expand(*query.shape[:3], keys)
     out, weight, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, bias, compute_log_sumexp=True, scale=scale
     )

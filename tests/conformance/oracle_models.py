@@ -69,7 +69,7 @@ def weight_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(name.encode())
-        digest.update(parameter.detach().contiguous().numpy().tobytes())
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -180,7 +180,7 @@ def _predict(
                 timestep=at / 1000,
                 img_ids=inputs["img_ids"],
                 txt_ids=inputs["txt_ids"],
-                guidance=torch.tensor([geometry["guidance"]]),
+                guidance=latents.new_tensor([geometry["guidance"]]),
                 return_dict=False,
                 **pooled,
             )
@@ -206,9 +206,9 @@ def _predict(
                 hidden_states=latents,
                 timestep=at,
                 encoder_hidden_states=text,
-                encoder_attention_mask=torch.ones(1, geometry["txt"], dtype=torch.long),
+                encoder_attention_mask=latents.new_ones(1, geometry["txt"], dtype=torch.long),
                 pooled_projections=inputs["pooled"],
-                guidance=torch.tensor([geometry["guidance"] * 1000.0]),
+                guidance=latents.new_tensor([geometry["guidance"] * 1000.0]),
                 return_dict=False,
             )
         case _:
@@ -234,7 +234,7 @@ def denoise(
     stepper = getattr(diffusers, scheduler["cls"])(
         num_train_timesteps=scheduler["num_train_timesteps"], shift=scheduler["shift"]
     )
-    stepper.set_timesteps(steps)
+    stepper.set_timesteps(steps, device=inputs["latents"].device)
     latents = inputs["latents"].clone()
     for time in stepper.timesteps:
         prediction = _predict(family, model, latents, time, inputs, geometry, "prompt")

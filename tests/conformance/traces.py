@@ -36,9 +36,9 @@ _PIPELINES = {
 
 
 def cases(
-    recorded: dict[str, Any], arrays: Mapping[str, np.ndarray]
+    recorded: dict[str, Any], arrays: Mapping[str, np.ndarray], device: str = "cpu"
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    traces = _Traces(recorded["meta"], arrays)
+    traces = _Traces(recorded["meta"], arrays, device)
     for case in recorded["cases"]:
         yield case["name"], partial(traces.check, case)
 
@@ -56,9 +56,10 @@ def facts_of(family: str, spec: dict[str, Any]) -> ModelFacts:
 
 
 class _Traces:
-    def __init__(self, meta: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, meta: dict[str, Any], arrays: Mapping[str, np.ndarray], device: str) -> None:
         self._meta = meta
         self._arrays = arrays
+        self._device = device
         self._model = cache(self._build)
 
     def check(self, case: dict[str, Any]) -> None:
@@ -73,12 +74,14 @@ class _Traces:
         assert compiled.estimate is not None
         model = self._model(family)
         expect("weights", weight_hash(model), case["model_sha256"])
+        model.to(self._device)
         torch.set_num_threads(self._meta["threads"])
         inputs = make_inputs(family, spec, seed=self._meta["input_seed"])
         for name, value in inputs.items():
             if f"input.{family}.{name}" in self._arrays:
                 recorded = torch.from_numpy(self._arrays[f"input.{family}.{name}"])
                 expect(f"input {name}", torch.equal(value, recorded), True)
+        inputs = {name: value.to(self._device) for name, value in inputs.items()}
         program = program_from_proto(program_to_proto(compiled.program))
         execution = Execution({"transformer": model}, program)
         outcomes: list[tuple[OpOutcome | None, ...]] = []
@@ -104,7 +107,7 @@ class _Traces:
         if not estimate.min_computed_steps <= computed <= estimate.max_computed_steps:
             raise MismatchError(f"{computed} computed steps lie outside the plan's {estimate}")
         final = torch.from_numpy(self._arrays[f"final.{case['name']}"])
-        difference = float((latents - final).abs().max())
+        difference = float((latents.cpu() - final).abs().max())
         if not difference <= TOLERANCE:
             raise MismatchError(f"latents differ by {difference:.2e}")
 

@@ -14,7 +14,7 @@ from tests.bench.engine.counts import counts
 from tests.bench.engine.lanes import Lane
 from tests.bench.engine.models import LISTS, Subject, subjects
 from tests.bench.engine.rounds import rounds, shares, table
-from tests.bench.engine.whole_run import whole_runs
+from tests.bench.engine.whole_run import demo, whole_runs
 
 _KINDS: tuple[Callable[[Subject], Iterator[Lane]], ...] = (
     lanes.plain,
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
     with_peer = find_spec("cache_dit") is not None
     for batch in (1, 4):
-        whole_runs(batch, with_peer=with_peer)
+        whole_runs(demo(batch), with_peer=with_peer)
     for subject in subjects():
         compare(subject, with_peer=with_peer)
     if not with_peer:

@@ -49,8 +49,10 @@ class Subject:
         config = self.transformer.config
         generator = torch.Generator().manual_seed(0)
 
+        like = next(self.transformer.parameters())
+
         def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator)
+            return torch.randn(*shape, generator=generator).to(like)
 
         latents = normal(self.batch, self.image_tokens, config.in_channels)
         shared = {
@@ -58,10 +60,10 @@ class Subject:
                 self.batch, self.text_tokens, config.joint_attention_dim
             ),
             "pooled_projections": normal(self.batch, config.pooled_projection_dim),
-            "timestep": torch.full((self.batch,), 0.5),
-            "img_ids": torch.zeros(self.image_tokens, 3),
-            "txt_ids": torch.zeros(self.text_tokens, 3),
-            "guidance": torch.full((self.batch,), 3.5) if config.guidance_embeds else None,
+            "timestep": like.new_full((self.batch,), 0.5),
+            "img_ids": like.new_zeros(self.image_tokens, 3),
+            "txt_ids": like.new_zeros(self.text_tokens, 3),
+            "guidance": like.new_full((self.batch,), 3.5) if config.guidance_embeds else None,
             "return_dict": False,
         }
         some = [latents + 0.02 * normal(*latents.shape) for _ in range(8)]
@@ -106,6 +108,23 @@ def _pass_on(transformer: Any) -> Any:
     for name in LISTS:
         for block in getattr(transformer, name):
             block.forward = _forward
+    return transformer
+
+
+@torch.no_grad()
+def large() -> Any:
+    """A transformer of FLUX.1-dev's size on the GPU, in bfloat16, whose weights are noise.
+
+    What a step takes does not depend on the weights; what it draws shows nothing.
+    """
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(guidance_embeds=True).eval()
+    transformer.to(torch.bfloat16).to_empty(device="cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+    for parameter in transformer.parameters():
+        # Of a variance that keeps that of what passes through.
+        spread = 0.02 if parameter.dim() < 2 else parameter.shape[-1] ** -0.5
+        parameter.normal_(std=spread, generator=generator)
     return transformer
 
 

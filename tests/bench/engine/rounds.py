@@ -19,31 +19,41 @@ Times = dict[str, list[float]]
 
 @torch.no_grad()
 def rounds(subject: Subject, lanes: Sequence[Lane]) -> Times:
-    """CPU microseconds of every lane in every round, by name.
+    """Microseconds of every lane in every round, by name.
 
     A round gives every lane a turn, in an order drawn anew, on the same inputs. What counts is the
-    CPU time of this one thread: other processes hardly touch it.
+    CPU time of this one thread, which other processes hardly touch, or how long a GPU takes.
     """
+    device = next(subject.transformer.parameters()).device
     inputs, order = subject.inputs(), random.Random(0)
     for _ in range(WARM_UP):
         arguments = next(inputs)
         for lane in lanes:
-            _microseconds(lane, arguments)
+            _microseconds(lane, arguments, device)
     times: Times = {lane.name: [] for lane in lanes}
     gc.disable()
     for _ in range(subject.rounds):
         turn = list(islice(inputs, subject.turn))
         for lane in order.sample(lanes, len(lanes)):
-            times[lane.name].append(min(_microseconds(lane, arguments) for arguments in turn))
+            spent = (_microseconds(lane, arguments, device) for arguments in turn)
+            times[lane.name].append(min(spent))
     gc.enable()
     return times
 
 
-def _microseconds(lane: Lane, arguments: Inputs) -> float:
+def _microseconds(lane: Lane, arguments: Inputs, device: torch.device) -> float:
     with lane.around():
-        began = time.thread_time_ns()
+        began = now(device)
         lane.call(arguments)
-        return (time.thread_time_ns() - began) / 1e3
+        return (now(device) - began) / 1e3
+
+
+def now(device: torch.device) -> int:
+    """Nanoseconds: of a GPU by the clock once it is idle, else of this thread's CPU time."""
+    if device.type != "cuda":
+        return time.thread_time_ns()
+    torch.cuda.synchronize(device)
+    return time.perf_counter_ns()
 
 
 def quartiles(values: Sequence[float], form: str) -> str:

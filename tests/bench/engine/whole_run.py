@@ -1,4 +1,4 @@
-"""How near whole runs of the demo model come to what their plans promise."""
+"""How near whole runs of a FLUX pipeline come to what their plans promise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gc
 import json
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 from diffusers import FluxPipeline
+from torch import Tensor
 
 from executor.codec import program_from_proto
 from executor.engine.execution import Execution
@@ -24,20 +24,24 @@ from planner.codec import program_to_proto
 from planner.compile.compiler import compile_config
 from planner.compile.cost import Cost
 from planner.compile.request import Request
+from planner.models.facts import ModelFacts
 from planner.models.resolve import from_directory
 from tests.bench.engine.models import DEMO, copy_of, cut
-from tests.bench.engine.rounds import quartiles
+from tests.bench.engine.rounds import now, quartiles
 
-STEPS, SIDE = 28, 64
-ROUNDS = 7
+STEPS = 28
 _CONFIG = Path("deploy/examples/cache.yaml")
 _PROMPT = "a big red circle in the centre on a white background"
 
 
-def configs() -> Iterator[tuple[str, str]]:
-    """The example, and the same cache under every static mask."""
-    text = _CONFIG.read_text()
-    yield _CONFIG.name, text
+def configs(threshold: float | None = None) -> Iterator[tuple[str, str]]:
+    """The example, maybe with another threshold, and the same cache under every static mask."""
+    text, name = _CONFIG.read_text(), _CONFIG.name
+    if threshold is not None:
+        document = yaml.safe_load(text)
+        document["cache_config"]["residual_diff_threshold"] = threshold
+        text, name = json.dumps(document), f"{name}, threshold {threshold}"
+    yield name, text
     for preset in ("slow", "medium", "fast", "ultra"):
         document = yaml.safe_load(text)
         document["cache_config"] |= {
@@ -49,7 +53,7 @@ def configs() -> Iterator[tuple[str, str]]:
 
 @dataclass(slots=True)
 class Run:
-    """One way to denoise: CPU seconds of every round, and the steps that were computed."""
+    """One way to denoise: seconds of every round, and the steps that were computed."""
 
     name: str
     denoise: Callable[[], int]
@@ -58,20 +62,45 @@ class Run:
     bound: Callable[[int], float] | None = None
 
 
-@torch.no_grad()
-def whole_runs(batch: int, *, with_peer: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A pipeline and what it draws; ``side`` in pixels, ``prompt`` and ``pooled`` encoded.
+
+    ``threshold``: the residual diff threshold, if not that of the example.
+    """
+
+    title: str
+    pipeline: Any
+    facts: ModelFacts
+    prompt: Tensor
+    pooled: Tensor
+    side: int
+    batch: int
+    rounds: int
+    threshold: float | None = None
+
+
+def demo(batch: int) -> Setting:
+    """The demo model."""
     pipeline = load(DEMO).pipeline
     prompt, pooled, _ = pipeline.encode_prompt(
         _PROMPT, _PROMPT, max_sequence_length=pipeline.tokenizer_2.model_max_length
     )
+    facts = from_directory(Path(DEMO))
+    return Setting("the demo model", pipeline, facts, prompt, pooled, 64, batch, rounds=7)
+
+
+@torch.no_grad()
+def whole_runs(setting: Setting, *, with_peer: bool) -> None:
+    pipeline = setting.pipeline
 
     def denoise(pipeline: Any, on_step: Callable[[], object] = lambda: None) -> None:
         pipeline(
-            prompt_embeds=prompt,
-            pooled_prompt_embeds=pooled,
-            height=SIDE,
-            width=SIDE,
-            num_images_per_prompt=batch,
+            prompt_embeds=setting.prompt,
+            pooled_prompt_embeds=setting.pooled,
+            height=setting.side,
+            width=setting.side,
+            num_images_per_prompt=setting.batch,
             num_inference_steps=STEPS,
             generator=torch.Generator().manual_seed(0),
             output_type="latent",
@@ -87,16 +116,18 @@ def whole_runs(batch: int, *, with_peer: bool) -> None:
         Run("plain diffusers", lambda: plain(pipeline), []),
         Run("first block alone", lambda: plain(first), []),
     ]
-    for name, text in configs():
-        runs.append(_planned(name, text, pipeline, denoise))
-        if with_peer and name == _CONFIG.name:
+    for name, text in configs(setting.threshold):
+        runs.append(_planned(name, text, setting, denoise))
+        if with_peer and not name.startswith("SCM"):
             runs.append(_peer(name, text, pipeline, denoise))
-    _in_turns(runs)
-    _report(batch, runs)
+    _in_turns(setting, runs)
+    _report(setting, runs)
 
 
-def _planned(name: str, text: str, pipeline: Any, denoise: Callable[..., None]) -> Run:
-    compiled = compile_config(text, from_directory(Path(DEMO)), Request(num_inference_steps=STEPS))
+def _planned(name: str, text: str, setting: Setting, denoise: Callable[..., None]) -> Run:
+    pipeline, side = setting.pipeline, setting.side
+    request = Request(num_inference_steps=STEPS, height=side, width=side)
+    compiled = compile_config(text, setting.facts, request)
     assert compiled.program is not None
     assert compiled.estimate is not None
     assert compiled.estimate.cost is not None
@@ -140,24 +171,28 @@ def _with_transformer(pipeline: Any, transformer: Any) -> Any:
     return other
 
 
-def _in_turns(runs: list[Run]) -> None:
+def _in_turns(setting: Setting, runs: list[Run]) -> None:
     """Every run once a round, in an order drawn anew; the first round does not count."""
+    device = next(setting.pipeline.transformer.parameters()).device
     order = random.Random(0)
     gc.disable()
-    for number in range(1 + ROUNDS):
+    for number in range(1 + setting.rounds):
         for run in order.sample(runs, len(runs)):
-            began = time.thread_time()
+            began = now(device)
             run.computed = run.denoise()
-            spent = time.thread_time() - began
+            spent = (now(device) - began) / 1e9
             if number:
                 run.seconds.append(spent)
         gc.collect()
     gc.enable()
 
 
-def _report(batch: int, runs: list[Run]) -> None:
+def _report(setting: Setting, runs: list[Run]) -> None:
     plain, first, *others = runs
-    print(f"whole runs of the demo model, {STEPS} steps, batch {batch}, {ROUNDS} rounds")
+    print(
+        f"whole runs of {setting.title}, {STEPS} steps, batch {setting.batch}, "
+        f"{setting.rounds} rounds"
+    )
     print(
         f"  plain {statistics.median(plain.seconds):.3f} s, "
         f"first block alone {statistics.median(first.seconds):.3f} s"
