@@ -62,7 +62,8 @@ class ColumnState:
         kinds = [(step, op.kind) for step, op in enumerate(ops) if op is not None]
         self._last_test = max((s for s, kind in kinds if kind is OpKind.ADAPTIVE), default=-1)
         self._last_cached = max((s for s, kind in kinds if kind is not OpKind.FULL), default=-1)
-        self.measured_by = self
+        # Another column, whose residual diff this one takes for its own.
+        self.measured_by: ColumnState | None = None
         self.peak_bytes = 0
         self.refresh()
 
@@ -122,7 +123,7 @@ class ColumnState:
             return OpKind.FULL, None
         if rule.residual_diff_threshold >= 1:
             return OpKind.CACHED, None
-        measured = self.measured_by._measured
+        measured = (self.measured_by or self)._measured
         if measured is not None and measured[0] == step:
             diff = measured[1]
         else:

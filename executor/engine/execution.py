@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -27,7 +28,8 @@ class Execution:
 
     Args:
         targets: the transformers by their name in the program.
-        before_forward: called before every forward of a target; may raise to end the run.
+        before_forward: called before every forward of a target, with its step; may raise to end
+            the run.
         sharing: the ranks that share the run; None where there is one.
 
     Raises:
@@ -38,7 +40,7 @@ class Execution:
         self,
         targets: Mapping[str, nn.Module],
         program: Program,
-        before_forward: Callable[[], None] = lambda: None,
+        before_forward: Callable[[int], None] = lambda step: None,
         sharing: Sharing | None = None,
     ) -> None:
         self._program = program
@@ -54,6 +56,9 @@ class Execution:
         self._forwards: dict[int, Forward] = {}
         self._walks: list[tuple[nn.ModuleList, Walk]] = []
         self._shared: list[GroupSharing] = []
+        # What it reaches does not keep it: its arena is gone as soon as nobody holds the run, and
+        # not when the collector of cycles comes, before which the next run has one, too.
+        own = weakref.proxy(self)
         groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         for c, column in enumerate(program.columns):
             groups.setdefault((column.target, column.block_lists), []).append(c)
@@ -61,7 +66,8 @@ class Execution:
             column = program.columns[columns[0]]
             lists = _block_lists(targets, column)
             split = _split(program, columns, sum(len(blocks) for _, blocks, _ in lists))
-            course = Course(open=partial(self._open, columns, has_middle=split.fn < split.bn))
+            has_middle = split.fn < split.bn
+            course = Course(partial(Execution._open, own, columns, has_middle=has_middle))
             if self._guidance is not None:
                 if len(columns) != 2:
                     raise ProgramMismatchError(
@@ -143,7 +149,7 @@ class Execution:
 
     def _open(self, columns: list[int], *, has_middle: bool) -> Forward:
         """The next forward of a group: of its columns, the first that the step has yet to run."""
-        self._before_forward()
+        self._before_forward(self._step)
         if self._guidance is not None:
             columns = [c for c in columns if self._guidance.runs(c)]
         if self._step < len(self._program.steps):

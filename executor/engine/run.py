@@ -79,12 +79,12 @@ def run(
         UnusableSpecError: the pipeline cannot take what the spec asks for.
     """
 
-    def stop_if_cancelled() -> None:
-        if is_cancelled(execution.step):
+    def stop_if_cancelled(step: int) -> None:
+        if is_cancelled(step):
             raise RunCancelled
 
-    def before_forward() -> None:
-        stop_if_cancelled()
+    def before_forward(step: int) -> None:
+        stop_if_cancelled(step)
         clock.begin()
 
     def tell(outcomes: Iterable[StepOutcome]) -> None:
@@ -101,7 +101,7 @@ def run(
     def end_step(stepped: Tensor) -> None:
         tell(clock.end_step(execution.step, execution.end_step()))
         latents[:] = [stepped]
-        stop_if_cancelled()
+        stop_if_cancelled(execution.step)
 
     began = time.perf_counter()
     with (

@@ -187,6 +187,9 @@ def _decision(
     multiple = MULTIPLES.get(kind, 1)
     if inputs % multiple or outputs % multiple:
         return Decision(name, "", f"{outputs} x {inputs} are no multiples of {multiple}")
+    if kind == "float8_per_tensor" and outputs == inputs == FLOAT8_BLOCK:
+        # torchao would take its one scale for that of a block.
+        return Decision(name, "", f"{outputs} x {inputs} is the size of a block")
     if kind.startswith("int4") and inputs % INT4_GROUP:
         return Decision(name, "", f"{inputs} inputs are no multiple of {INT4_GROUP}")
     return Decision(name, kind)

@@ -32,7 +32,6 @@ from executor.placement.quantize import quantize, stored_bytes
 from executor.placement.quiet import silence_libraries
 from planner.models.resolve import from_name
 from tests.bench.engine.__main__ import compare
-from tests.bench.engine.lanes import WARM_UP
 from tests.bench.engine.models import Subject, large
 from tests.bench.engine.rounds import now
 from tests.bench.engine.whole_run import Setting, configs, whole_runs
@@ -47,8 +46,7 @@ CUDA = torch.device("cuda", 0)
 
 def pipeline_of(transformer: Any) -> Any:
     """As FLUX.1-dev's, without encoders."""
-    with torch.device("meta"):
-        vae = _vae()
+    vae = _vae().to(CUDA, torch.bfloat16)
     encoders = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
     pipeline = FluxPipeline(scheduler=_scheduler(), vae=vae, transformer=transformer, **encoders)
     pipeline.set_progress_bar_config(disable=True)
@@ -87,7 +85,7 @@ def runs(transformer: Any, *, with_peer: bool) -> None:
     facts = from_name("black-forest-labs/FLUX.1-dev")
     pipeline = pipeline_of(transformer)
     title = f"FLUX.1-dev's size, {SIDE} x {SIDE} pixels"
-    setting = Setting(title, pipeline, facts, prompt, pooled, SIDE, 1, rounds=3, threshold=0.99)
+    setting = Setting(title, pipeline, facts, prompt, pooled, SIDE, 1, rounds=2, threshold=0.99)
     whole_runs(setting, with_peer=with_peer)
 
 
@@ -116,9 +114,9 @@ _PLACEMENTS: dict[str, Callable[[_Alone], object]] = {
 
 
 @torch.no_grad()
-def placements(rounds: int = 7) -> None:
+def placements() -> None:
     """A computed and a cached step of each, and what it holds; every one has weights of its own."""
-    print(f"placements of FLUX.1-dev's size, {rounds} steps of a kind; medians, than bfloat16")
+    print(f"placements of FLUX.1-dev's size, medians of {_STEPS} steps of a kind, than bfloat16")
     print(f"  {'':25} {'computed':>18} {'cached':>18} {'weights':>9} {'at most':>9}  first step")
     plain: list[float] = []
     for name, prepare in _PLACEMENTS.items():
@@ -129,7 +127,7 @@ def placements(rounds: int = 7) -> None:
             prepare(alone)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            first, computed, cached = _milliseconds(alone.transformer, rounds)
+            first, computed, cached = _milliseconds(alone.transformer)
         except Exception as error:
             print(f"  {name:25} {type(error).__name__}: {str(error).splitlines()[0]}")
             continue
@@ -145,11 +143,15 @@ def placements(rounds: int = 7) -> None:
         gc.collect()
 
 
-def _milliseconds(transformer: Any, rounds: int) -> tuple[float, float, float]:
+_STEPS = 3
+"""Of a kind; two more go before them."""
+
+
+def _milliseconds(transformer: Any) -> tuple[float, float, float]:
     """Of the first step, of one that computes and of one that caches."""
-    strip = "1" * (WARM_UP + rounds) + "0" * (1 + rounds)
+    strip = "11" + "1" * _STEPS + "00" + "0" * _STEPS
     execution = Execution({"transformer": transformer}, flux_program(strip))
-    inputs = Subject("", transformer, 1, IMAGE_TOKENS, TEXT_TOKENS, rounds).inputs()
+    inputs = Subject("", transformer, 1, IMAGE_TOKENS, TEXT_TOKENS, 1).inputs()
     spent = []
     with execution.attached():
         for arguments in islice(inputs, len(strip)):
@@ -157,8 +159,7 @@ def _milliseconds(transformer: Any, rounds: int) -> tuple[float, float, float]:
             transformer(**arguments)
             execution.end_step()
             spent.append((now(CUDA) - began) / 1e6)
-    computed, cached = spent[WARM_UP : WARM_UP + rounds], spent[-rounds:]
-    return spent[0], statistics.median(computed), statistics.median(cached)
+    return spent[0], statistics.median(spent[2 : 2 + _STEPS]), statistics.median(spent[-_STEPS:])
 
 
 def service() -> None:
@@ -228,7 +229,7 @@ def checkpoint() -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.gpu", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["steps", "runs", "placements", "service"])
+    parser.add_argument("parts", nargs="*", default=["steps", "runs", "service", "placements"])
     parts = parser.parse_args().parts
     if not torch.cuda.is_available():
         parser.error("no CUDA device")
@@ -244,10 +245,10 @@ def main() -> None:
                 part(transformer, with_peer=with_peer)
         del transformer
         gc.collect()
-    if "placements" in parts:
-        placements()
     if "service" in parts:
         service()
+    if "placements" in parts:
+        placements()
 
 
 if __name__ == "__main__":

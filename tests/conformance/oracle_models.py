@@ -180,7 +180,7 @@ def _predict(
                 timestep=at / 1000,
                 img_ids=inputs["img_ids"],
                 txt_ids=inputs["txt_ids"],
-                guidance=latents.new_tensor([geometry["guidance"]]),
+                guidance=torch.tensor([geometry["guidance"]], device=latents.device),
                 return_dict=False,
                 **pooled,
             )
@@ -208,7 +208,7 @@ def _predict(
                 encoder_hidden_states=text,
                 encoder_attention_mask=latents.new_ones(1, geometry["txt"], dtype=torch.long),
                 pooled_projections=inputs["pooled"],
-                guidance=latents.new_tensor([geometry["guidance"] * 1000.0]),
+                guidance=torch.tensor([geometry["guidance"] * 1000.0], device=latents.device),
                 return_dict=False,
             )
         case _:

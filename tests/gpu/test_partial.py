@@ -40,8 +40,10 @@ def test_parts_make_the_whole(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_eight_bits_are_those_of_the_cpu(cuda: torch.device, dtype: torch.dtype) -> None:
+    """But for quotients between two numbers, of which either may be taken."""
     values = torch.randn(64, 3, 128, generator=torch.Generator().manual_seed(1)).to(dtype)
     payload = float8.encoded(values.to(cuda))
     decoded = float8.decoded(payload, tuple(values.shape), dtype)
     wanted = float8.decoded(float8.encoded(values), tuple(values.shape), dtype)
-    torch.testing.assert_close(decoded.cpu(), wanted, rtol=2**-7, atol=0)
+    torch.testing.assert_close(decoded.cpu(), wanted, rtol=2**-3, atol=0)
+    assert (decoded.cpu() != wanted).float().mean() < 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from executor.engine.arena import ColumnState
 from executor.engine.execution import Execution
+from executor.engine.forward import Forward
 from executor.engine.program import (
     AdaptiveRule,
     CacheType,
@@ -333,6 +336,20 @@ def test_cache_memory_ends_with_the_run(pipeline: Any) -> None:
     with pytest.raises(RunCancelled):
         run(pipeline, flux_program("1?1?"), SPEC, is_cancelled=lambda step: next(answers))
     assert _live_tensors() == before
+
+
+@pytest.mark.parametrize("stops_at", [None, 4], ids=["ends", "cancelled"])
+def test_cache_memory_waits_for_no_collector(pipeline: Any, stops_at: int | None) -> None:
+    """Else the next run's cache would have to fit beside it."""
+    program = flux_program("1?1?1?", calibrator=TAYLOR)
+    gc.collect()
+    gc.disable()
+    try:
+        with nullcontext() if stops_at is None else pytest.raises(RunCancelled):
+            run(pipeline, program, SPEC, is_cancelled=lambda step: step == stops_at)
+        assert not [o for o in gc.get_objects() if type(o) in (ColumnState, Forward)]
+    finally:
+        gc.enable()
 
 
 def test_nothing_is_stored_that_no_later_step_reads(pipeline: Any) -> None:
