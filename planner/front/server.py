@@ -108,7 +108,7 @@ class Front:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (_PLANNER, *_FORWARDED_NAMES, health.SERVICE, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self._health_server = health_server(self._health)
+        self._health_server = health_server((self._boundary,), self._health)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property

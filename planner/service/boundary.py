@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from planner.access.gate import Gate
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.handlers import behaviour_of, make_handler
 from planner.service.refusals import refusals
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
@@ -68,12 +69,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         # With identities a stream of requests even where there is one: gRPC would wait for that one
         # for ever, and before anyone has looked at who calls. It takes a sixth more time.
         as_stream = known.request_streaming or self._gate.asks_who_calls
-        guarded: grpc.RpcMethodHandler[Any, Any] = _HANDLERS[as_stream, known.response_streaming](
+        return make_handler(
             self._guarded(known, method, as_stream=as_stream),
+            request_streaming=as_stream,
+            response_streaming=known.response_streaming,
             request_deserializer=None,
             response_serializer=known.response_serializer,
         )
-        return guarded
 
     def _counted(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[None]]:
         async def behaviour(request: Any, context: Any) -> None:
@@ -86,12 +88,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _guarded(
         self, handler: Any, method: str, *, as_stream: bool
     ) -> Callable[[Any, Any], Awaitable[Any]]:
-        inner = (
-            handler.unary_unary
-            or handler.unary_stream
-            or handler.stream_unary
-            or handler.stream_stream
-        )
+        inner = behaviour_of(handler)
         parse = partial(_parsed, parse=handler.request_deserializer, most=self._message_bytes)
         streams = handler.request_streaming or handler.response_streaming
         seconds = self._stalled_seconds
@@ -116,14 +113,6 @@ class Boundary(grpc.aio.ServerInterceptor):
                 return await answer
 
         return behaviour
-
-
-_HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
 
 
 async def _answer_all(answers: AsyncGenerator[Any, None], context: Any, seconds: float) -> None:

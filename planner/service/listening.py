@@ -96,9 +96,11 @@ def public_server(
     return server
 
 
-def health_server(answers: health.Health) -> grpc.aio.Server:
+def health_server(
+    interceptors: Sequence[grpc.aio.ServerInterceptor], answers: health.Health
+) -> grpc.aio.Server:
     """Answers health checks, and nothing else."""
-    server = grpc.aio.server(options=(_ALONE,))
+    server = grpc.aio.server(interceptors=interceptors, options=(_ALONE,))
     health_pb2_grpc.add_HealthServicer_to_server(answers, server)
     return server
 

@@ -152,7 +152,7 @@ class Planner:
                 self._health,
             ),
         )
-        self._health_server = health_server(self._health)
+        self._health_server = health_server((self._boundary,), self._health)
         self._keepers: list[asyncio.Task[None]] = []
 
     @property

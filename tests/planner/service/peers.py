@@ -210,6 +210,12 @@ class Executor:
         response = await self.client.dispatch.AcquireLease(request)
         return response.lease if response.HasField("lease") else None
 
+    async def heard(self) -> None:
+        """Returns once the planner has begun with what was asked before, however busy it is."""
+        await asyncio.sleep(0.05)
+        for _ in range(2):
+            await refused(self.client.dispatch.UploadArtifact(iter(())))
+
     async def attach(self, lease: dispatch_pb2.Lease, *, resume: bool = False) -> Run:
         run = Run(self.client.dispatch.RunLease(), lease)
         attach = dispatch_pb2.Attach(lease=lease, executor=self.message.name, resume=resume)
@@ -249,8 +255,9 @@ class Executor:
 async def asking(*executors: Executor) -> AsyncIterator[list[asyncio.Task[Any]]]:
     """Keeps executors connected, each waiting for work as soon as this block begins."""
     tasks = [asyncio.create_task(executor.acquire(wait=20)) for executor in executors]
-    await asyncio.sleep(0.2)
     try:
+        for executor in executors:
+            await executor.heard()
         yield tasks
     finally:
         for task in tasks:

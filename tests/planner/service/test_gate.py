@@ -405,14 +405,20 @@ async def test_a_call_without_its_message_is_refused_at_once_or_ends_in_time(
 
 
 async def test_watches_of_health_are_counted_and_checks_are_not(settings: Settings) -> None:
-    limited = replace(settings, limits=replace(settings.limits, streams_per_client=1))
+    limited = replace(
+        settings,
+        limits=replace(settings.limits, streams_per_client=1),
+        security=replace(settings.security, health_listen="127.0.0.1:0"),
+    )
     async with Planner(limited) as planner, Client(planner.address) as client:
-        stub = health_pb2_grpc.HealthStub(client.channel)
         request = health_pb2.HealthCheckRequest()
-        watch = stub.Watch(request)
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(request)
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        refusal = await refused(stub.Watch(request))
-        assert [i.reason for i in refusal.infos] == ["TOO_MANY_STREAMS"]
-        assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
+        for address in (planner.address, planner.health_address):
+            async with Client(address) as prober:
+                stub = health_pb2_grpc.HealthStub(prober.channel)
+                refusal = await refused(stub.Watch(request, timeout=2))
+                assert [i.reason for i in refusal.infos] == ["TOO_MANY_STREAMS"]
+                assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
         await client.create(queue=True)

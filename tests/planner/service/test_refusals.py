@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -458,6 +459,29 @@ async def test_a_run_leaves_a_bounded_number_of_artifacts(settings: Settings) ->
         for name, size in (("c.png", 1), ("a.png", 11)):
             refusal = await refused(executor.upload(lease, name, b"x" * size))
             assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_uploads_at_once_are_as_many_as_those_one_by_one(settings: Settings) -> None:
+    settings = replace(settings, limits=replace(settings.limits, artifacts=2))
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        await client.create()
+        lease = await acquiring
+        calls = [executor.client.dispatch.UploadArtifact() for _ in range(6)]
+        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            for i, call in enumerate(calls):
+                header = dispatch_pb2.ArtifactHeader(lease=lease, name=f"{i}.png")
+                await call.write(dispatch_pb2.UploadArtifactRequest(header=header, data=b"x"))
+        await asyncio.sleep(0.2)
+        for call in calls:
+            with suppress(asyncio.InvalidStateError):
+                await call.done_writing()
+        codes = [await call.code() for call in calls]
+    assert codes == [grpc.StatusCode.OK] * 2 + [grpc.StatusCode.RESOURCE_EXHAUSTED] * 4
 
 
 async def test_uploads_out_of_order_or_bounds_are_refused(settings: Settings) -> None:

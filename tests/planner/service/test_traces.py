@@ -14,6 +14,7 @@ from ditplan.v1 import executor_pb2, generation_pb2
 from planner.dispatch.facts import Created, Ended, Granted, QueuedAgain
 from planner.service.server import Planner, Settings
 from planner.store.values import Ending, Lease, State
+from planner.telemetry import telemetry
 from planner.telemetry.calls import UNKNOWN, Call
 from planner.telemetry.traces import Traces
 from tests.planner.service.peers import Client, Executor, create_request
@@ -120,9 +121,9 @@ def test_work_of_an_earlier_planner_goes_on_in_its_trace(traces: Traces, exporte
 async def test_the_call_that_made_work_is_known_to_the_next_planner(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("ditplan.common.tracing._CLOSE_SECONDS", 0.1)
+    from opentelemetry.sdk.trace import TracerProvider
+
+    monkeypatch.setattr(telemetry, "tracing", lambda *_: Tracing(TracerProvider()))
     async with Planner(settings) as planner, Client(planner.address) as client:
         request = create_request(queue=True)
         await client.generations.CreateGeneration(request, metadata=(("traceparent", CALLER),))
