@@ -67,6 +67,7 @@ bench-placement: setup ## Measure the demo model compiled and quantized against 
 
 bench-service: setup ## Measure calls against a bare echo, what the service adds to a run (a minute)
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.service
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.hop
 
 # docs/quality.png is the plot of a whole run.
 quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)

@@ -47,10 +47,12 @@ class ErrorReason(Enum):
     CREDENTIALS_MISSING = "CREDENTIALS_MISSING"
     CREDENTIALS_UNKNOWN = "CREDENTIALS_UNKNOWN"
     CREDENTIALS_EXPIRED = "CREDENTIALS_EXPIRED"
+    CREDENTIALS_REVOKED = "CREDENTIALS_REVOKED"
     WRONG_ROLE = "WRONG_ROLE"
     TOO_MANY_STREAMS = "TOO_MANY_STREAMS"
     STREAM_STALLED = "STREAM_STALLED"
     STOPPING = "STOPPING"
+    DISPATCH_UNREACHABLE = "DISPATCH_UNREACHABLE"
     INTERNAL = "INTERNAL"
 
 
@@ -115,7 +117,7 @@ def storage_full(why: str) -> CallRefused:
     return CallRefused(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         ErrorReason.STORAGE_FULL,
-        f"the planner's storage is full: {why}",
+        f"the planner cannot store this now: {why}",
         retry_seconds=_STORAGE_RETRY_SECONDS,
     )
 

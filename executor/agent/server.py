@@ -8,19 +8,18 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import grpc
+from ditplan.common import health
 from ditplan.v1 import executor_pb2
 from ditplan.v1.executor_pb2_grpc import (
     ExecutorServiceServicer,
     add_ExecutorServiceServicer_to_server,
 )
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 LIVENESS = "liveness"
 READINESS = ""
 SERVICE = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 GRACE_SECONDS = 0.2
 CALL_SECONDS = 5.0
 
@@ -43,7 +42,7 @@ class ExecutorServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server", daemon=True)
         self._service = _ExecutorService()
-        self._health = health.aio.HealthServicer()
+        self._health = health.Health()
         self._server: grpc.aio.Server | None = None
 
     def start(self, address: str, *, health_only: bool = False) -> int:
@@ -65,11 +64,11 @@ class ExecutorServer:
 
     def ready(self) -> None:
         """Work can be taken."""
-        self._call(self._health.set(READINESS, SERVING))
+        self._call(self._set_readiness(health.SERVING))
 
     def not_ready(self) -> None:
         """No work is taken, for a while or for good. Does not wait."""
-        asyncio.run_coroutine_threadsafe(self._health.set(READINESS, NOT_SERVING), self._loop)
+        self._loop.call_soon_threadsafe(self._health.set, READINESS, health.NOT_SERVING)
 
     def begin(self, generation: str, plan_id: str) -> None:
         """A run is executed from now on."""
@@ -90,6 +89,9 @@ class ExecutorServer:
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(CALL_SECONDS)
 
+    async def _set_readiness(self, status: int) -> None:
+        self._health.set(READINESS, status)
+
     async def _start(self, address: str, health_only: bool) -> int:
         # Two executors must not share a port without anyone noticing.
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
@@ -97,10 +99,10 @@ class ExecutorServer:
         if not health_only:
             add_ExecutorServiceServicer_to_server(self._service, self._server)
             reflection.enable_server_reflection(
-                (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+                (SERVICE, health.SERVICE, reflection.SERVICE_NAME), self._server
             )
-        await self._health.set(LIVENESS, SERVING)
-        await self._health.set(READINESS, NOT_SERVING)
+        self._health.set(LIVENESS, health.SERVING)
+        self._health.set(READINESS, health.NOT_SERVING)
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -110,7 +112,8 @@ class ExecutorServer:
 
     async def _stop(self) -> None:
         assert self._server is not None
-        await self._health.enter_graceful_shutdown()
+        for service in (LIVENESS, READINESS):
+            self._health.set(service, health.NOT_SERVING)
         await self._server.stop(GRACE_SECONDS)
         # Handlers of streams may still be on their way out.
         left = asyncio.all_tasks() - {asyncio.current_task()}

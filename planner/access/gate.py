@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import grpc
 import structlog
 
-from planner.access.identity import ANONYMOUS, Identity, Role, called_by
+from planner.access.forwarded import ON_BEHALF_OF
+from planner.access.identity import ANONYMOUS, Role
 from planner.access.tokens import Entry, TokenFile, token_digest
+from planner.access.visits import Visits
 from planner.errors import CallRefused, ErrorReason
 from planner.settings import Limits
 
@@ -24,6 +26,7 @@ ROLES = {
     "ditplan.v1.GenerationService": _CLIENTS,
     "ditplan.v1.MonitorService": frozenset({Role.ADMIN}),
     "ditplan.dispatch.v1.DispatchService": frozenset({Role.EXECUTOR}),
+    "ditplan.dispatch.v1.FrontService": frozenset({Role.FRONT}),
     "grpc.reflection.v1alpha.ServerReflection": frozenset(Role),
 }
 _STREAMS_RETRY_SECONDS = 5.0
@@ -38,6 +41,7 @@ class Gate:
 
     def __init__(self, tokens: TokenFile | None, limits: Limits) -> None:
         self._tokens = tokens
+        self._visits = None if tokens is None else Visits(tokens)
         self._max_streams = limits.streams_per_client
         self._streams: Counter[str] = Counter()
 
@@ -45,30 +49,38 @@ class Gate:
     def asks_who_calls(self) -> bool:
         return self._tokens is not None
 
-    @contextmanager
-    def admitted(self, method: str, context: Any, *, streams: bool) -> Iterator[None]:
+    async def keep(self) -> None:
+        """Ends calls whose callers are no longer known, until cancelled."""
+        if self._visits is not None:
+            await self._visits.keep()
+
+    @asynccontextmanager
+    async def admitted(self, method: str, context: Any, *, streams: bool) -> AsyncIterator[None]:
         """Binds who calls; CallRefused where they may not, or have too many streams open."""
+        if self._tokens is None or self._visits is None:
+            if _values(context, ON_BEHALF_OF):
+                raise _wrong_role("who shows no credentials may not call on behalf of others")
+            with self.counted(ANONYMOUS.name) if streams else nullcontext():
+                yield
+            return
         try:
-            identity = self._authenticated(context)
+            proven = _authenticated(self._tokens, context)
+            entry = _on_behalf(self._tokens, proven, context)
         except CallRefused:
             structlog.contextvars.bind_contextvars(peer=context.peer())
             raise
-        if identity.name:
-            # To the end of the call, whose refusal is logged outside of this.
-            structlog.contextvars.bind_contextvars(caller=identity.name)
+        identity = entry.identity
+        # To the end of the call, whose refusal is logged outside of this.
+        structlog.contextvars.bind_contextvars(caller=identity.name)
         service = method.split("/")[1]
         if identity.roles.isdisjoint(ROLES.get(service, ())):
-            roles = ", ".join(sorted(role.value for role in identity.roles))
-            raise CallRefused(
-                grpc.StatusCode.PERMISSION_DENIED,
-                ErrorReason.WRONG_ROLE,
-                f"{identity.name} is {roles}, which may not call {service}",
-            )
-        with called_by(identity):
-            if not streams:
-                yield
-                return
-            with self.counted(identity.name):
+            text = f"{identity.name} is {_roles(entry)}, which may not call {service}"
+            raise _wrong_role(text)
+        with self.counted(identity.name) if streams else nullcontext():
+            async with AsyncExitStack() as visits:
+                # The one that is bound last is who calls.
+                for each in dict.fromkeys((proven, entry)):
+                    await visits.enter_async_context(self._visits.of(each))
                 yield
 
     @contextmanager
@@ -89,23 +101,48 @@ class Gate:
             if not self._streams[name]:
                 del self._streams[name]
 
-    def _authenticated(self, context: Any) -> Identity:
-        if self._tokens is None:
-            return ANONYMOUS
-        prove, what = _proof(context)
-        entry = prove(self._tokens.entries())
-        if entry is None and self._tokens.follow():
-            entry = prove(self._tokens.entries())
-        if entry is None:
-            raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
-        if entry.has_expired():
-            raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
-        return entry.identity
+
+def _authenticated(tokens: TokenFile, context: Any) -> Entry:
+    return _known(tokens, *_proof(context))
+
+
+def _on_behalf(tokens: TokenFile, proven: Entry, context: Any) -> Entry:
+    """Of whom a front calls for: it states a name only, and this side's entries say the rest."""
+    stated = _values(context, ON_BEHALF_OF)
+    if not stated:
+        return proven
+    front = proven.identity
+    if Role.FRONT not in front.roles:
+        raise _wrong_role(f"{front.name} may not call on behalf of others")
+    structlog.contextvars.bind_contextvars(front=front.name)
+    name = stated[0]
+    if len(stated) != 1 or not isinstance(name, str):
+        raise _wrong_role(f"{front.name} may call on behalf of one identity")
+    found = _known(tokens, partial(_of_name, name), f"{name}, called for,")
+    if found.identity.roles.isdisjoint(_CLIENTS):
+        raise _wrong_role(f"{name} is {_roles(found)}, for whom no front may call")
+    return found
+
+
+def _known(tokens: TokenFile, prove: _Proof, what: str) -> Entry:
+    """The entry that it proves, also one that was added just now."""
+    entry = prove(tokens.entries())
+    if entry is None and tokens.follow():
+        entry = prove(tokens.entries())
+    if entry is None:
+        raise _unauthenticated(ErrorReason.CREDENTIALS_UNKNOWN, f"{what} is not known")
+    if entry.has_expired():
+        raise _unauthenticated(ErrorReason.CREDENTIALS_EXPIRED, f"{what} has expired")
+    return entry
+
+
+def _values(context: Any, name: str) -> list[Any]:
+    return [value for key, value in context.invocation_metadata() or () if key == name]
 
 
 def _proof(context: Any) -> tuple[_Proof, str]:
     """What finds the entry of the token that a call brings, or else of its peer's certificate."""
-    given = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    given = _values(context, "authorization")
     if given:
         return partial(_of_token, _bearer(given)), "the token"
     names = _certificate_names(context)
@@ -145,9 +182,24 @@ def _certificate_names(context: Any) -> frozenset[str]:
 
 
 def _of_certificate(names: frozenset[str], entries: Entries) -> Entry | None:
-    """The first entry for a name of it that has not expired, else one that has."""
-    found = [entry for entry in entries if entry.certificate in names]
-    return min(found, key=Entry.has_expired, default=None)
+    return _freshest(entry for entry in entries if entry.certificate in names)
+
+
+def _of_name(name: str, entries: Entries) -> Entry | None:
+    return _freshest(entry for entry in entries if entry.identity.name == name)
+
+
+def _freshest(entries: Iterable[Entry]) -> Entry | None:
+    """The first that has not expired, else one that has."""
+    return min(entries, key=Entry.has_expired, default=None)
+
+
+def _roles(entry: Entry) -> str:
+    return ", ".join(sorted(role.value for role in entry.identity.roles))
+
+
+def _wrong_role(text: str) -> CallRefused:
+    return CallRefused(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.WRONG_ROLE, text)
 
 
 def _unauthenticated(reason: ErrorReason, text: str) -> CallRefused:

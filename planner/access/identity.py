@@ -10,11 +10,15 @@ from enum import Enum
 
 
 class Role(Enum):
-    """What an identity is for. An administrator may do what a client may, to everybody's work."""
+    """What an identity is for. An administrator may do what a client may, to everybody's work.
+
+    A front is a replica of the planner, which calls on behalf of clients and administrators.
+    """
 
     CLIENT = "client"
     EXECUTOR = "executor"
     ADMIN = "admin"
+    FRONT = "front"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +49,36 @@ class Identity:
 # Of a planner without credentials: everyone may do everything.
 ANONYMOUS = Identity("", frozenset(Role))
 
-_caller: ContextVar[Identity] = ContextVar("caller", default=ANONYMOUS)
+
+@dataclass(eq=False, slots=True)
+class Admission:
+    """Of one call. ``ended``: what proved the identity does not any more, and the call ends."""
+
+    identity: Identity
+    ended: bool = False
+
+
+_admission: ContextVar[Admission | None] = ContextVar("admission", default=None)
 
 
 def caller() -> Identity:
     """The identity that the current call is made with."""
-    return _caller.get()
+    admission = _admission.get()
+    return ANONYMOUS if admission is None else admission.identity
+
+
+def is_shown_out() -> bool:
+    """Whether the current call ends because its caller is no longer known."""
+    admission = _admission.get()
+    return admission is not None and admission.ended
 
 
 @contextmanager
-def called_by(identity: Identity) -> Iterator[None]:
+def called_by(identity: Identity) -> Iterator[Admission]:
     """Binds the identity to what runs inside."""
-    token = _caller.set(identity)
+    admission = Admission(identity)
+    token = _admission.set(admission)
     try:
-        yield
+        yield admission
     finally:
-        _caller.reset(token)
+        _admission.reset(token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,9 @@ from ditplan.common.connection import is_local
 from ditplan.common.secret_files import Stamp, read_by_all, stamp
 
 from planner.settings import Security
+
+# Many times what a thread takes to begin a handshake with the certificates it was given.
+_BEGINNING_SECONDS = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -48,38 +52,47 @@ def server_credentials(security: Security) -> grpc.ServerCredentials | None:
         log.warning("secret_exposed", file=str(security.key), reason="everyone here can read it")
     files = _Files(security.certificate, security.key, security.client_ca)
     return grpc.dynamic_ssl_server_credentials(
-        files.current, files.changed, require_client_authentication=security.client_ca is not None
+        files.first,
+        files.changed,  # type: ignore[arg-type]  # Its types know nothing of None.
+        require_client_authentication=security.client_ca is not None,
     )
 
 
 class _Files:
-    """Called by gRPC from threads of its own."""
+    """Called by gRPC from threads of its own, from one at a time."""
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._certificate, self._key, self._client_ca = certificate, key, client_ca
         self._files = tuple(filter(None, (certificate, key, client_ca)))
         try:
             self._stamp: Stamp | None = stamp(*self._files)
-            self.current = self._read()
+            self.first = self._read()
         except (OSError, SecurityError) as error:
             raise SecurityError(_said(error)) from None
 
-    def changed(self) -> grpc.ServerCertificateConfiguration:
-        """What a new connection is to get."""
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """What new connections are to get from now on; None: the same as before."""
         found: Stamp | None = None
+        new = None
         try:
             found = stamp(*self._files)
             if found == self._stamp:
-                return self.current
-            self.current = self._read()
+                return None
+            new = self._read()
+            if stamp(*self._files) != found:
+                # They change at this moment: the next connection looks again.
+                return None
         except (OSError, SecurityError) as error:
             # Half of a replacement, perhaps; said once for each.
             if found != self._stamp:
                 log.error("certificates_kept", reason=_said(error))
         else:
             log.info("certificates_read", file=str(self._certificate))
+            # gRPC frees the former ones at once, while other threads may be about to begin a
+            # handshake with them, and would crash (grpc/grpc issue 36693). New ones wait for this.
+            time.sleep(_BEGINNING_SECONDS)
         self._stamp = found
-        return self.current
+        return new
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """Looked at by Python's own library first: gRPC would fail every connection instead."""

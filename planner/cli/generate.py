@@ -6,40 +6,38 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import click
-import grpc
 from ditplan.common.connection import PLAIN, Connection, ConnectionOptionsError
 from ditplan.common.connection_options import connection_options
-from ditplan.v1 import executor_pb2, executor_pb2_grpc, generation_pb2
+from ditplan.v1 import generation_pb2
 
 from planner.cli.client import Client, Refusal, connect
 from planner.cli.generation_spec import generation_spec
 from planner.cli.inputs import config_name, find_model
-from planner.cli.local import LocalServiceError, local_service
+from planner.cli.local import LocalServiceError
+from planner.cli.local_client import local_client
 from planner.cli.options import executor_options
 from planner.cli.outcome import REFUSED, fail, refused, succeeded
 from planner.cli.plan_file import check_program
 from planner.cli.plan_view import show_plan
 from planner.cli.progress import RunProgress
+from planner.cli.result_files import check_writable, image_format, keep
 from planner.cli.terminal import report
-from planner.codec import plan_to_proto
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.request import Request
 from planner.config.environment import PREFIX, effective_text
 from planner.diagnostics import has_errors
 from planner.render.record import record_document
-from planner.render.words import layers_in_words
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SEEDS = click.IntRange(0, 2**64 - 1)
 # A ready executor asks for work at once; it is given this long.
 _DIAL_SECONDS = 15.0
-_ANSWER_SECONDS = 10.0
 
 
 @click.command()
@@ -101,7 +99,7 @@ def generate(
         raise click.UsageError("--tls-*, --token-file and --insecure go together with --planner")
     for file in (out or Path("image.png"), save_latents, record):
         if file is not None:
-            _check_writable(file)
+            check_writable(file)
     spec = generation_spec(
         config=config,
         plan=plan,
@@ -118,7 +116,7 @@ def generate(
         negative_prompt=negative_prompt,
         images=image,
         save_latents=save_latents is not None,
-        image_format=None if out is None else _image_format(out),
+        image_format=None if out is None else image_format(out),
     )
     name = config_name(config)
     local = None if planner is not None else _check(spec, name, num_gpus or 1)
@@ -143,20 +141,13 @@ def generate(
         save_latents: artifacts.get("latents.safetensors", b""),
         record: (json.dumps(document, indent=1) + "\n").encode(),
     }
-    _keep({path: data for path, data in results.items() if path is not None})
+    keep({path: data for path, data in results.items() if path is not None})
     reload = f"{seconds:.2f} s loading, " if (seconds := document["reload_seconds"]) > 0 else ""
     click.echo(
         f"{out}: seed {finished.spec.seed}, {document['computed_steps']} of "
         f"{len(document['steps'])} steps computed, {document['denoise_seconds']:.2f} s denoising, "
         f"{reload}plan {finished.plan.plan_id[:12]}"
     )
-
-
-def _image_format(out: Path) -> generation_pb2.ImageFormat.ValueType:
-    """The one that a file's name asks for; else the service's own."""
-    if out.suffix.lower() == ".webp":
-        return generation_pb2.IMAGE_FORMAT_WEBP
-    return generation_pb2.IMAGE_FORMAT_UNSPECIFIED
 
 
 def _run(
@@ -203,38 +194,8 @@ def _client(
             yield client
         return
     assert local is not None
-    assert local.program is not None
-    assert local.estimate is not None
-    plan = plan_to_proto(local.program, local.estimate)
-    size = plan.program.topology.world_size
-    ranks = f" of {size} ranks" if size > 1 else ""
-    click.echo(f"starting a planner and an executor{ranks} ...", err=True)
-    options = [*placement]
-    if "--warmup" in placement:
-        options += ["--warmup-resolutions", _size(local.request)]
-    if "--lora" in placement:
-        # Nobody else is there to mistake it for the model without.
-        options += ["--served-name", model]
-    with local_service(model, plan, options) as service, connect(service.planner) as client:
-        if local.layers:
-            _list_layers(service.executor)
+    with local_client(model, local, placement) as client:
         yield client
-
-
-def _size(request: Request) -> str:
-    frames = [] if request.num_frames is None else [str(request.num_frames)]
-    return "x".join([str(request.width), str(request.height), *frames])
-
-
-def _list_layers(executor: str) -> None:
-    """What the executor has quantized and what it has not, on standard error."""
-    with grpc.insecure_channel(executor) as channel:
-        stub = executor_pb2_grpc.ExecutorServiceStub(channel)
-        held = stub.GetExecutor(executor_pb2.GetExecutorRequest(), timeout=_ANSWER_SECONDS)
-    texts = layers_in_words(
-        (x.component, x.name, x.count, x.quant_type or x.reason) for x in held.layers
-    )
-    click.echo("".join(f"{text}\n" for text in texts), err=True, nl=False)
 
 
 def _check(spec: generation_pb2.GenerationSpec, source_name: str, world_size: int) -> Compilation:
@@ -269,24 +230,3 @@ def _settle(spec: generation_pb2.GenerationSpec, source_name: str) -> str:
         return source_name
     spec.config = text
     return f"{source_name or 'no config'} with {PREFIX}*"
-
-
-def _check_writable(file: Path) -> None:
-    """Before the work is done, not after."""
-    directory = file.absolute().parent
-    if not directory.is_dir():
-        raise click.UsageError(f"{file}: its directory does not exist")
-    if not os.access(file if file.exists() else directory, os.W_OK):
-        raise click.UsageError(f"{file}: cannot be written")
-
-
-def _keep(results: Mapping[Path, bytes]) -> None:
-    """Writes every file that can be written; the command ends where one cannot."""
-    faults = []
-    for path, data in results.items():
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            faults.append(f"cannot write {path}: {error.strerror}")
-    if faults:
-        fail("\n".join(faults))

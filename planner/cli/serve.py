@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from ditplan.common.connection import Connection, ConnectionOptionsError
 
+from planner.cli.forwarding import dispatch_options, in_its_words
 from planner.cli.quantities import duration, size
+from planner.front.settings import FrontSettings
 from planner.settings import LOG_LEVELS, Limits, Security, Settings, Timing
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -59,6 +62,7 @@ def serve() -> None:
     callback=_check_port,
     help="Where clients and executors dial; port 0 takes any free one, unix:PATH a socket.",
 )
+@dispatch_options
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -126,6 +130,8 @@ def serve() -> None:
 @click.option("--log-prompts", is_flag=True, help="Log the prompts of accepted work.")
 def planner(
     listen: str,
+    dispatch: str | None,
+    connection: Connection,
     data: Path,
     model_roots: tuple[Path, ...],
     max_pixels: int,
@@ -147,15 +153,6 @@ def planner(
     log_prompts: bool,
 ) -> None:
     """Compile, queue and stream plans to the executors that dial in."""
-    from planner.service.server import (
-        ListenError,
-        MetricsListenError,
-        SecurityError,
-        TokensError,
-        UnusableDirectoryError,
-    )
-    from planner.service.server import serve as serve_planner
-
     limits = Limits(
         pixels=max_pixels,
         frames=max_frames,
@@ -167,6 +164,19 @@ def planner(
     )
     timing = Timing(retain=retain)
     security = Security(tls_cert, tls_key, tls_client_ca, tokens, insecure, health_listen)
+    if dispatch is not None:
+        front = FrontSettings(
+            dispatch,
+            connection,
+            listen=listen,
+            model_roots=model_roots,
+            limits=limits,
+            security=security,
+            metrics_listen=metrics_listen,
+            log_level=log_level,
+        )
+        _serve_front(front)
+        return
     settings = Settings(
         data=data,
         listen=listen,
@@ -178,8 +188,34 @@ def planner(
         log_level=log_level,
         log_prompts=log_prompts,
     )
+    _serve_planner(settings)
+
+
+def _serve_planner(settings: Settings) -> None:
+    from planner.service.server import UnusableDirectoryError, serve
+
     try:
-        asyncio.run(serve_planner(settings))
+        _run(serve(settings))
+    except UnusableDirectoryError as error:
+        raise click.BadParameter(str(error), param_hint="--data") from None
+
+
+def _serve_front(settings: FrontSettings) -> None:
+    from planner.front.server import serve
+
+    try:
+        _run(serve(settings))
+    except ConnectionOptionsError as error:
+        raise click.UsageError(in_its_words(error)) from None
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    from planner.access.tls import SecurityError
+    from planner.access.tokens import TokensError
+    from planner.service.listening import ListenError, MetricsListenError
+
+    try:
+        asyncio.run(serving)
     except SecurityError as error:
         raise click.UsageError(str(error)) from None
     except TokensError as error:
@@ -188,8 +224,6 @@ def planner(
         raise click.BadParameter(str(error), param_hint="--metrics-listen") from None
     except ListenError as error:
         raise click.UsageError(str(error)) from None
-    except UnusableDirectoryError as error:
-        raise click.BadParameter(str(error), param_hint="--data") from None
 
 
 @serve.command(

@@ -1,4 +1,4 @@
-"""``ditplan token``: a secret for one client, executor or administrator."""
+"""``ditplan token``: a secret for one client, executor, administrator or planner replica."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-_ROLES = click.Choice(["client", "executor", "admin"])
+_ROLES = click.Choice(["client", "executor", "admin", "front"])
 _BYTES = 32
 
 

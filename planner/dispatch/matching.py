@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ditplan.v1 import executor_pb2, plan_pb2
@@ -131,7 +131,8 @@ class Offer:
 
     ``dtype`` of its transformers; ``device`` is "cpu" or a compute capability as "sm90"; both are
     empty where it does not say. ``announced``: what it last said of itself, without the configs of
-    its checkpoint. ``keys`` are those of the requirements that it meets as it is.
+    its checkpoint, which are ``configs``. ``keys`` are those of the requirements that it meets as
+    it is.
     """
 
     executor: str
@@ -142,6 +143,7 @@ class Offer:
     attention_backends: tuple[str, ...] = (NATIVE_ATTENTION,)
     allow_reload: bool = False
     announced: executor_pb2.Executor | None = field(default=None, repr=False, compare=False)
+    configs: Sequence[executor_pb2.ComponentConfig] = field(default=(), repr=False, compare=False)
     keys: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

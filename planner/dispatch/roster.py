@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -31,6 +32,12 @@ class _Presence:
     held_since: float
     calls: list[Call] = field(default_factory=list)
     left_at: float = 0.0
+
+
+class Connected(Protocol):
+    """Knows the executors that are connected now."""
+
+    def connected(self) -> list[Offer]: ...
 
 
 class Roster:

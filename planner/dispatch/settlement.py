@@ -27,6 +27,9 @@ from planner.store.interface import Store
 from planner.store.values import Ending, Lease, State, StorageFullError
 
 _STORE_FAILURE_PAUSE = 1.0
+# How soon it is noticed that the clock was set, and by how much it must have been.
+_CLOCK_LOOK_SECONDS = 5.0
+_CLOCK_JUMP_SECONDS = 1.0
 ANY_WORK = "any work"
 """What executors listen to that may load their model anew for work of another key."""
 
@@ -58,15 +61,20 @@ class Settlement:
         self._deadlines_changed = asyncio.Event()
         self._given_up: dict[str, tuple[str, str]] = {}
         self._stalled = False
+        self._clock_offset = _clock_offset()
 
     def adopt_leases(self) -> None:
         """Gives the executors of an earlier planner their time to attach to this one."""
         self._stalled = True
 
-    async def keep_deadlines(self) -> None:
+    async def keep(self) -> None:
         """Acts on leases that expire and on work that waited too long, until cancelled."""
         while True:
             self._deadlines_changed.clear()
+            if self._clock_jumped():
+                # Leases end by the clock: their holders get their time anew.
+                log.warning("clock_jumped")
+                self._stalled = True
             try:
                 if self._stalled:
                     self._store.extend_all(time.time() + self._timing.attach_window)
@@ -82,8 +90,15 @@ class Settlement:
                     log.exception("deadlines_failed")
                 await asyncio.sleep(_STORE_FAILURE_PAUSE)
                 continue
-            pause = None if deadline is None else max(deadline - time.time(), 0.0)
+            pause = None
+            if deadline is not None:
+                pause = min(max(deadline - time.time(), 0.0), _CLOCK_LOOK_SECONDS)
             await wait(self._deadlines_changed, pause)
+
+    def _clock_jumped(self) -> bool:
+        """Whether it was set since the last look."""
+        before, self._clock_offset = self._clock_offset, _clock_offset()
+        return abs(self._clock_offset - before) > _CLOCK_JUMP_SECONDS
 
     def deadlines_changed(self) -> None:
         """Something may now be due sooner than it was."""
@@ -183,6 +198,10 @@ class Settlement:
             bound.warning("generation_failed", code=failure.code, message=failure.message)
         else:
             bound.info(f"generation_{ending.state.name.lower()}")
+
+
+def _clock_offset() -> float:
+    return time.time() - time.monotonic()
 
 
 def lease_log(lease: Lease) -> structlog.typing.FilteringBoundLogger:

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError
 
 from planner.access.gate import Gate
-from planner.errors import (
-    DETAILS_KEY,
-    CallRefused,
-    ErrorReason,
-    Violation,
-    internal,
-    invalid,
-    status_of,
-    storage_full,
-)
-from planner.store.values import StorageFullError
+from planner.errors import CallRefused, ErrorReason, Violation, invalid
+from planner.handlers import behaviour_of, make_handler
+from planner.service.refusals import refusals
 
-_REQUEST_ID = "x-request-id"
-_MAX_REQUEST_ID = 128
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 _REFLECTION = "/grpc.reflection."
-_ABORT_SECONDS = 5.0
-
-log = structlog.get_logger(__name__)
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Admits calls, parses requests, binds what logs name, and turns exceptions to statuses.
+    """Admits calls, parses requests, and has what is raised become a status.
 
-    Parsing happens here because gRPC itself answers bytes that are no message with UNKNOWN.
+    Parsing happens here because gRPC itself answers bytes that are no message with UNKNOWN, and
+    those that are too many without a reason.
     """
 
-    def __init__(self, gate: Gate, stalled_seconds: float) -> None:
+    def __init__(self, gate: Gate, stalled_seconds: float, message_bytes: int) -> None:
         self._gate = gate
+        self._message_bytes = message_bytes
         self._stalled_seconds = stalled_seconds
         self._calls: set[asyncio.Task[Any]] = set()
 
@@ -52,6 +41,12 @@ class Boundary(grpc.aio.ServerInterceptor):
         """
         if self._calls:
             await asyncio.wait(self._calls, timeout=seconds)
+
+    def _note_call(self) -> None:
+        call = asyncio.current_task()
+        assert call is not None
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
 
     async def intercept_service(
         self,
@@ -74,16 +69,17 @@ class Boundary(grpc.aio.ServerInterceptor):
         # With identities a stream of requests even where there is one: gRPC would wait for that one
         # for ever, and before anyone has looked at who calls. It takes a sixth more time.
         as_stream = known.request_streaming or self._gate.asks_who_calls
-        guarded: grpc.RpcMethodHandler[Any, Any] = _HANDLERS[as_stream, known.response_streaming](
+        return make_handler(
             self._guarded(known, method, as_stream=as_stream),
+            request_streaming=as_stream,
+            response_streaming=known.response_streaming,
             request_deserializer=None,
             response_serializer=known.response_serializer,
         )
-        return guarded
 
     def _counted(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[None]]:
         async def behaviour(request: Any, context: Any) -> None:
-            async with _refusals(method, context):
+            async with refusals(method, context):
                 with self._gate.counted(_HEALTH_WATCH):
                     await handler.unary_stream(request, context)
 
@@ -92,45 +88,31 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _guarded(
         self, handler: Any, method: str, *, as_stream: bool
     ) -> Callable[[Any, Any], Awaitable[Any]]:
-        inner = (
-            handler.unary_unary
-            or handler.unary_stream
-            or handler.stream_unary
-            or handler.stream_stream
-        )
-        parse = handler.request_deserializer
+        inner = behaviour_of(handler)
+        parse = partial(_parsed, parse=handler.request_deserializer, most=self._message_bytes)
         streams = handler.request_streaming or handler.response_streaming
         seconds = self._stalled_seconds
 
+        async def answered(raw: Any, context: Any) -> Any:
+            async with self._gate.admitted(method, context, streams=streams):
+                if method.startswith(_REFLECTION):
+                    raw = _in_time(raw, seconds)
+                elif as_stream and not handler.request_streaming:
+                    raw = await _only(raw, seconds)
+                request = _parsed_stream(raw, parse) if handler.request_streaming else parse(raw)
+                if handler.response_streaming:
+                    return await _answer_all(inner(request, context), context, seconds)
+                return await inner(request, context)
+
         async def behaviour(raw: Any, context: Any) -> Any:
-            call = asyncio.current_task()
-            assert call is not None
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-            async with _refusals(method, context):
-                with self._gate.admitted(method, context, streams=streams):
-                    if method.startswith(_REFLECTION):
-                        raw = _in_time(raw, seconds)
-                    elif as_stream and not handler.request_streaming:
-                        raw = await _only(raw, seconds)
-                    request = (
-                        _parsed_stream(raw, parse)
-                        if handler.request_streaming
-                        else _parsed(raw, parse)
-                    )
-                    if handler.response_streaming:
-                        return await _answer_all(inner(request, context), context, seconds)
-                    return await inner(request, context)
+            self._note_call()
+            answer = answered(raw, context)
+            # Not to be held by the traceback of a refusal, which lives on for a while.
+            del raw
+            async with refusals(method, context):
+                return await answer
 
         return behaviour
-
-
-_HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
 
 
 async def _answer_all(answers: AsyncGenerator[Any, None], context: Any, seconds: float) -> None:
@@ -140,6 +122,9 @@ async def _answer_all(answers: AsyncGenerator[Any, None], context: Any, seconds:
             try:
                 async with asyncio.timeout(seconds):
                     await context.write(message)
+            except grpc.aio.InternalError:
+                # The peer is gone, or refuses what comes, and nobody has cancelled this call yet.
+                raise asyncio.CancelledError from None
             except TimeoutError:
                 # Not closed: that is the end of a call which its client gave up.
                 await answers.athrow(_stalled(f"nothing was read for {seconds:g} s"))
@@ -168,7 +153,9 @@ def _stalled(text: str) -> CallRefused:
     return CallRefused(grpc.StatusCode.UNAVAILABLE, ErrorReason.STREAM_STALLED, text)
 
 
-def _parsed(raw: bytes, parse: Callable[[bytes], Any]) -> Any:
+def _parsed(raw: bytes, parse: Callable[[bytes], Any], most: int) -> Any:
+    if len(raw) > most:
+        raise invalid([Violation("", f"the request has {len(raw)} bytes, more than {most}")])
     try:
         return parse(raw)
     except DecodeError:
@@ -179,53 +166,4 @@ async def _parsed_stream(
     raws: AsyncIterator[bytes], parse: Callable[[bytes], Any]
 ) -> AsyncIterator[Any]:
     async for raw in raws:
-        yield _parsed(raw, parse)
-
-
-@asynccontextmanager
-async def _refusals(method: str, context: Any) -> AsyncIterator[None]:
-    request_id = _request_id(context)
-    bound = {"request_id": request_id} if request_id else {}
-    with structlog.contextvars.bound_contextvars(**bound):
-        try:
-            with _storage_refusals():
-                yield
-        except CallRefused as refused:
-            log.info(
-                "call_refused",
-                method=method,
-                code=refused.code.name,
-                reason=refused.reason.value,
-            )
-            await _abort(context, refused)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
-        except Exception:
-            log.exception("call_failed", method=method)
-            await _abort(context, internal())
-
-
-@contextmanager
-def _storage_refusals() -> Iterator[None]:
-    try:
-        yield
-    except StorageFullError as full:
-        raise storage_full(str(full)) from full
-
-
-async def _abort(context: Any, refused: CallRefused) -> None:
-    status = status_of(refused)
-    details = ((DETAILS_KEY, status.SerializeToString()),)
-    try:
-        async with asyncio.timeout(_ABORT_SECONDS):
-            await context.abort(refused.code, status.message, details)
-    except TimeoutError:
-        # It waits, behind what a peer does not read, in gRPC's hands.
-        raise grpc.aio.AbortError(status.message) from None
-
-
-def _request_id(context: Any) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == _REQUEST_ID and isinstance(value, str):
-            return value[:_MAX_REQUEST_ID]
-    return ""
+        yield parse(raw)

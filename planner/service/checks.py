@@ -160,17 +160,20 @@ def _executor(executor: executor_pb2.Executor, limits: Limits) -> Iterator[Viola
     if capability and (capability == CPU or not is_device(capability)):
         text = f"{capability[:_MAX_SHOWN]!r} is not allowed; allowed: none, or as sm80 and sm90"
         yield Violation("executor.compute_capability", text)
-    for field in ("attention_backends", "offloaded", "extra_parallel_modules"):
+    for field in ("device", "device_name"):
+        if text := getattr(executor, field):
+            yield from _name(text, f"executor.{field}", limits.name_bytes)
+    for field in ("attention_backends", "offloaded", "extra_parallel_modules", "versions"):
         path = f"executor.{field}"
         yield from _names(getattr(executor, field), path, _MAX_NAMES, limits.name_bytes)
     yield from _placement(executor.placement, limits.name_bytes)
     if len(executor.component_configs) > _MAX_CONFIGS:
         yield Violation("executor.component_configs", f"are more than {_MAX_CONFIGS}")
-    for i, config in enumerate(executor.component_configs):
-        if len(config.json) > _MAX_CONFIG_BYTES:
-            yield Violation(
-                f"executor.component_configs[{i}].json", f"is longer than {_MAX_CONFIG_BYTES}"
-            )
+    elif sum(config.ByteSize() for config in executor.component_configs) > _MAX_CONFIG_BYTES:
+        text = f"are longer than {_MAX_CONFIG_BYTES} bytes together"
+        yield Violation("executor.component_configs", text)
+    for i, config in enumerate(executor.component_configs[:_MAX_CONFIGS]):
+        yield from _name(config.path, f"executor.component_configs[{i}].path", limits.name_bytes)
 
 
 def _placement(placement: plan_pb2.Placement, max_bytes: int) -> Iterator[Violation]:

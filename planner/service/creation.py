@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 import structlog
@@ -43,7 +43,9 @@ class Creation:
         retention: Retention,
         settings: Settings,
         facts: Facts,
+        traceparent: Callable[[], str],
     ) -> None:
+        """``traceparent``: the span of the call that is being answered."""
         self._store = store
         self._roster = roster
         self._models = models
@@ -54,6 +56,7 @@ class Creation:
         self._timing = settings.timing
         self._log_prompts = settings.log_prompts
         self._facts = facts
+        self._traceparent = traceparent
 
     def admit(self, request: generation_pb2.CreateGenerationRequest) -> Admitted:
         """Everything that creation checks, without creating."""
@@ -114,6 +117,7 @@ class Creation:
             owner=owner,
             priority=request.priority,
             deadline=None if math.isinf(ends_by) else ends_by,
+            traceparent=self._traceparent(),
         )
         self._store.create(new)
         log.info(

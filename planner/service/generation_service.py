@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -12,9 +10,11 @@ from typing import Any
 from ditplan.v1 import generation_pb2
 from ditplan.v1.generation_pb2_grpc import GenerationServiceServicer
 
-from planner.access.identity import caller
+from planner.access.forwarded import KEEPS_WORK
+from planner.access.identity import caller, is_shown_out
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
+from planner.service.call_time import CallTime
 from planner.service.creation import Creation
 from planner.service.downloads import read_artifact, unknown_artifact
 from planner.service.listing import Listing
@@ -25,12 +25,6 @@ from planner.settings import Limits
 from planner.store.artifacts import ArtifactFiles
 from planner.store.interface import Store
 from planner.store.messages import without_pictures
-
-# A client that ends its call at its deadline is heard up to this long before it, but no more than
-# this part of the time that it gave.
-_DEADLINE_SECONDS = 0.5
-_DEADLINE_PART = 0.1
-_LONGEST_CALL = 365 * 86400.0
 
 
 class GenerationService(GenerationServiceServicer):
@@ -104,10 +98,7 @@ class GenerationService(GenerationServiceServicer):
     async def Generate(
         self, request: generation_pb2.GenerateRequest, context: Any
     ) -> AsyncGenerator[generation_pb2.GenerateResponse, None]:
-        remaining = context.time_remaining()
-        # An endless deadline is told as a very large one, too.
-        timed = remaining is not None and remaining < _LONGEST_CALL
-        ends_by = time.time() + remaining if timed else math.inf
+        called = CallTime.of(context)
         created, _ = self._creation.create(
             generation_pb2.CreateGenerationRequest(
                 request_id=request.request_id,
@@ -117,17 +108,17 @@ class GenerationService(GenerationServiceServicer):
                 priority=request.priority,
             ),
             caller().name,
-            ends_by,
+            called.ends_by,
         )
         try:
             async with aclosing(self._watch.events(created, 0)) as events:
                 async for event in events:
                     yield generation_pb2.GenerateResponse(event=event)
         except (asyncio.CancelledError, GeneratorExit):
-            # A planner that stops ends its calls too, and means no harm to the work.
-            if not self._shutdown.begun:
-                tolerance = min(_DEADLINE_SECONDS, _DEADLINE_PART * remaining) if timed else 0.0
-                expired = time.time() >= ends_by - tolerance
+            # A planner that stops, or no longer knows the token, ends calls too, and means no harm
+            # to the work.
+            if not (self._shutdown.begun or is_shown_out() or _keeps_work(context)):
+                expired = called.has_expired()
                 what = "reached its deadline" if expired else "was cancelled"
                 reason = f"the call that asked for it {what}"
                 self._settlement.give_up(created, reason, expired=expired)
@@ -161,3 +152,7 @@ class GenerationService(GenerationServiceServicer):
     def _is_visible(self, generation: str) -> bool:
         owner = self._store.owner(generation)
         return owner is not None and caller().may_see(owner)
+
+
+def _keeps_work(context: Any) -> bool:
+    return any(key == KEEPS_WORK for key, _ in context.invocation_metadata() or ())

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from ditplan.v1 import executor_pb2
 
 from planner.codec import placement_from_proto
 from planner.compile.device import CPU
 from planner.dispatch.matching import NATIVE_ATTENTION, Offer, Requirement
-from planner.dispatch.roster import Roster
+from planner.dispatch.roster import Connected
 from planner.errors import ErrorReason, Violation, invalid
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import UnknownModelError, from_configs, from_directory, from_name
-from planner.store.interface import Store
 from planner.store.values import StorageFullError
 
 # Whose facts are at hand without being read again.
@@ -34,6 +34,21 @@ class Model:
     facts: ModelFacts
 
 
+class _Read(NamedTuple):
+    """What executors that announce the same have in common."""
+
+    facts: ModelFacts
+    configs: Sequence[executor_pb2.ComponentConfig]
+
+
+class Memory(Protocol):
+    """What executors of earlier times announced; `Store` is one."""
+
+    def remember_model(self, model: str, announced: executor_pb2.Executor) -> None: ...
+
+    def remembered_model(self, model: str) -> executor_pb2.Executor | None: ...
+
+
 class ModelLookup:
     """``roots`` are the directories below which a request may name a checkpoint's directory.
 
@@ -41,12 +56,12 @@ class ModelLookup:
     want of an executor, not because nobody knows the name for a moment.
     """
 
-    def __init__(self, roots: Iterable[Path], roster: Roster, store: Store) -> None:
+    def __init__(self, roots: Iterable[Path], roster: Connected, memory: Memory) -> None:
         self._roots = tuple(root.resolve() for root in roots)
         self._roster = roster
-        self._store = store
-        # Facts of models by what was announced of them, the newest last.
-        self._facts: dict[tuple[str, bytes], ModelFacts] = {}
+        self._memory = memory
+        # Facts of models by the digest of what was announced of them, the newest last.
+        self._facts: dict[tuple[str, bytes], _Read] = {}
 
     def find(self, name: str, field: str) -> Model:
         """The model of that name; INVALID_ARGUMENT at ``field`` where there is none."""
@@ -60,37 +75,37 @@ class ModelLookup:
             directory = self._directory(name)
             if directory is not None:
                 return Model(canonical, from_directory(directory))
-            remembered = self._store.remembered_model(canonical)
+            remembered = self._memory.remembered_model(canonical)
             if remembered is not None:
-                return Model(canonical, self._facts_of(canonical, remembered))
+                return Model(canonical, self._read(canonical, remembered).facts)
             return Model(canonical, from_name(name))
         except UnknownModelError as unknown:
             raise invalid(
                 [Violation(field, f"{unknown}; {self._served()}")], ErrorReason.UNKNOWN_MODEL
             ) from None
 
-    def _facts_of(self, model: str, executor: executor_pb2.Executor) -> ModelFacts:
-        """Of the configs that an executor announces; read once as long as they are the same.
+    def _read(self, model: str, executor: executor_pb2.Executor) -> _Read:
+        """The configs that an executor announces; once as long as they are the same.
 
         INVALID_ARGUMENT where they cannot be understood.
         """
         configs = executor_pb2.Executor(component_configs=executor.component_configs)
-        key = model, configs.SerializeToString(deterministic=True)
-        facts = self._facts.pop(key, None)
-        if facts is None:
-            facts = _facts(model, executor)
+        key = model, hashlib.sha256(configs.SerializeToString(deterministic=True)).digest()
+        read = self._facts.pop(key, None)
+        if read is None:
+            read = _Read(_facts(model, executor), configs.component_configs)
             # A full disk is no reason to turn an executor away.
             with suppress(StorageFullError):
-                self._store.remember_model(model, executor)
-        self._facts[key] = facts
+                self._memory.remember_model(model, executor)
+        self._facts[key] = read
         if len(self._facts) > _MAX_FACTS:
             del self._facts[next(iter(self._facts))]
-        return facts
+        return read
 
     def offer(self, executor: executor_pb2.Executor) -> Offer:
         """What an executor offers; INVALID_ARGUMENT where its configs cannot be understood."""
         model = self.canonical(executor.model)
-        facts = self._facts_of(model, executor)
+        facts, configs = self._read(model, executor)
         placement = placement_from_proto(executor.placement)
         offered = Requirement(
             model,
@@ -111,6 +126,7 @@ class ModelLookup:
             tuple(sorted(set(executor.attention_backends))) or (NATIVE_ATTENTION,),
             executor.allow_reload,
             _without_configs(executor),
+            configs,
         )
 
     def canonical(self, name: str) -> str:

@@ -21,7 +21,7 @@ from planner.diagnostics import Diagnostic, Severity
 from planner.dispatch.differences import could_reload
 from planner.dispatch.facts import Compiled, Facts
 from planner.dispatch.matching import Requirement
-from planner.dispatch.roster import Roster
+from planner.dispatch.roster import Connected
 from planner.dispatch.wording import words
 from planner.errors import CallRefused, ErrorReason, Violation, internal, invalid, status_of
 from planner.models.catalog import NAMED
@@ -61,7 +61,9 @@ class _Compiled:
 
 
 class PlannerService(PlannerServiceServicer):
-    def __init__(self, models: ModelLookup, roster: Roster, limits: Limits, facts: Facts) -> None:
+    def __init__(
+        self, models: ModelLookup, roster: Connected, limits: Limits, facts: Facts
+    ) -> None:
         self._models = models
         self._roster = roster
         self._limits = limits

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import grpc
 import structlog
+from ditplan.common import health
 from ditplan.common.metrics_port import CannotListenError
-from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc
-from ditplan.v1 import (
-    generation_pb2,
-    generation_pb2_grpc,
-    monitor_pb2,
-    monitor_pb2_grpc,
-    planner_pb2,
-    planner_pb2_grpc,
-)
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from planner.access.gate import Gate
 from planner.access.tls import SecurityError, check_security, server_credentials
@@ -39,7 +26,19 @@ from planner.dispatch.shutdown import Shutdown
 from planner.service.boundary import Boundary
 from planner.service.creation import Creation
 from planner.service.dispatch_service import DispatchService
+from planner.service.front_service import FrontService
 from planner.service.generation_service import GenerationService
+from planner.service.listening import (
+    LIVENESS,
+    SERVICE_NAMES,
+    ListenError,
+    MetricsListenError,
+    Services,
+    bind,
+    health_server,
+    public_server,
+    until_signal,
+)
 from planner.service.models import ModelLookup
 from planner.service.monitor_service import MonitorService
 from planner.service.planner_service import PlannerService
@@ -65,23 +64,7 @@ __all__ = [
     "serve",
 ]
 
-_SERVICES = (
-    planner_pb2.DESCRIPTOR.services_by_name["PlannerService"].full_name,
-    generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
-    dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name,
-    monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name,
-)
-_LIVENESS = "liveness"
-
 log = structlog.get_logger(__name__)
-
-
-class ListenError(Exception):
-    """The address cannot be listened on."""
-
-
-class MetricsListenError(ListenError):
-    """The same of the metrics' address."""
 
 
 class Planner:
@@ -128,60 +111,48 @@ class Planner:
             facts,
         )
         self._retention = Retention(self._data, timing, limits)
+        board = StatusBoard(store, roster, self._sessions)
+        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         creation = Creation(
-            store, roster, models, self._settlement, shutdown, self._retention, settings, facts
+            store,
+            roster,
+            models,
+            self._settlement,
+            shutdown,
+            self._retention,
+            settings,
+            facts,
+            self._telemetry.calls_traceparent,
         )
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
-        board = StatusBoard(store, roster, self._sessions)
-        self._telemetry = Telemetry(facts, board, settings.metrics_listen)
-        self._health = health.aio.HealthServicer()
-        self._boundary = Boundary(Gate(tokens, limits), timing.stalled_seconds)
-        self._server = grpc.aio.server(
-            interceptors=(*self._telemetry.interceptors, self._boundary),
-            options=(
-                ("grpc.max_receive_message_length", limits.message_bytes),
-                # Else a second planner would share the port in silence.
-                ("grpc.so_reuseport", 0),
-                # Executors may ping idle connections this often.
-                ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                # Peers that vanished without a word, or stopped, hold nothing for longer.
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.http2.ping_timeout_ms", 15_000),
+        self._health = health.Health()
+        self._gate = Gate(tokens, limits)
+        self._boundary = Boundary(self._gate, timing.stalled_seconds, limits.message_bytes)
+        self._server = public_server(
+            (*self._telemetry.interceptors, self._boundary),
+            limits.message_bytes,
+            Services(
+                PlannerService(models, roster, limits, facts),
+                GenerationService(
+                    store, files, creation, self._settlement, shutdown, watch, models, limits
+                ),
+                DispatchService(
+                    store,
+                    roster,
+                    models,
+                    dispatcher,
+                    shutdown,
+                    uploads,
+                    settings,
+                    self._telemetry.traceparent,
+                ),
+                FrontService(roster, notices, shutdown),
+                MonitorService(board, notices, shutdown),
+                self._health,
             ),
         )
-        planner_pb2_grpc.add_PlannerServiceServicer_to_server(
-            PlannerService(models, roster, limits, facts), self._server
-        )
-        generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationService(
-                store, files, creation, self._settlement, shutdown, watch, models, limits
-            ),
-            self._server,
-        )
-        dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
-            DispatchService(
-                store,
-                roster,
-                models,
-                dispatcher,
-                shutdown,
-                uploads,
-                settings,
-                self._telemetry.traceparent,
-            ),
-            self._server,
-        )
-        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(
-            MonitorService(board, notices, shutdown), self._server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
-        self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        self._health_server = health_server((self._boundary,), self._health)
         self._keepers: list[asyncio.Task[None]] = []
 
     @property
@@ -191,19 +162,19 @@ class Planner:
 
     async def start(self) -> None:
         """Binds the addresses and serves; ListenError where one is taken or makes no sense."""
-        self.address = _bind(self._server, self._settings.listen, self._credentials)
+        self.address = bind(self._server, self._settings.listen, self._credentials)
         health_listen = self._settings.security.health_listen
         if health_listen is not None:
-            self.health_address = _bind(self._health_server, health_listen, None)
+            self.health_address = bind(self._health_server, health_listen, None)
         try:
             await self._telemetry.start()
         except CannotListenError as error:
             raise MetricsListenError(str(error)) from None
-        for name in ("", _LIVENESS, *_SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        for name in ("", LIVENESS, *SERVICE_NAMES):
+            self._health.set(name, health.SERVING)
         self._settlement.adopt_leases()
-        for keep in (self._settlement.keep_deadlines(), self._retention.keep()):
-            self._keepers.append(asyncio.create_task(keep))
+        for part in (self._settlement, self._retention, self._gate):
+            self._keepers.append(asyncio.create_task(part.keep()))
         await self._server.start()
         if self.health_address:
             await self._health_server.start()
@@ -212,8 +183,8 @@ class Planner:
     async def stop(self) -> None:
         """Turns unready, ends the open calls and stops. Running work is kept for its return."""
         log.info("planner_stopping", address=self.address)
-        for name in ("", *_SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        for name in ("", *SERVICE_NAMES):
+            self._health.set(name, health.NOT_SERVING)
         self._shutdown.begun = True
         self._sessions.wake_all()
         self._notices.notify_all()
@@ -245,40 +216,10 @@ class Planner:
         await self.stop()
 
 
-def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
-    """The address that is bound, with the port that was chosen."""
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(listen)
-        else:
-            port = server.add_secure_port(listen, credentials)
-    except RuntimeError as error:
-        raise ListenError(f"cannot listen on {listen}: {error}") from None
-    # A socket file has no port: the address is the one asked for.
-    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
-
-
 async def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
     """Serves until SIGTERM or SIGINT; a second signal ends the process at once.
 
     ``announce`` is called with the bound address.
     """
     configure_logs(level=settings.log_level)
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        async with Planner(settings) as planner:
-            announce(planner.address)
-            await stop.wait()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+    await until_signal(Planner(settings), announce)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import grpc
 import structlog
@@ -30,6 +31,8 @@ class Uploads:
         self._files = files
         self._dispatcher = dispatcher
         self._limits = limits
+        # Attempt and name of every upload that is going on.
+        self._making: list[tuple[tuple[str, int], str]] = []
 
     async def receive(
         self, requests: AsyncIterator[dispatch_pb2.UploadArtifactRequest], idle_seconds: float
@@ -45,8 +48,10 @@ class Uploads:
         lease = self._dispatcher.held_lease(generation, header.lease.epoch)
         if not caller().holds(lease.executor.name):
             raise stale()
-        self._check_count(lease, header.name)
-        with self._files.write(lease.generation, lease.epoch, header.name) as file:
+        with (
+            self._counted(lease, header.name),
+            self._files.write(lease.generation, lease.epoch, header.name) as file,
+        ):
             data = self._checked(first, file, header.name)
             while (following := await _next(requests, idle_seconds)) is not None:
                 if following.HasField("header"):
@@ -84,10 +89,20 @@ class Uploads:
             raise _too_much(f"{name} is larger than {most} bytes")
         return message.data
 
-    def _check_count(self, lease: Lease, name: str) -> None:
-        names = self._files.names(lease.generation, lease.epoch) | {name}
+    @contextmanager
+    def _counted(self, lease: Lease, name: str) -> Iterator[None]:
+        """One more artifact of a run in the making, unless there are too many, made or not."""
+        attempt = lease.generation, lease.epoch
+        making = [each for of, each in self._making if of == attempt]
+        names = self._files.names(*attempt).union(making, [name])
         if len(names) > self._limits.artifacts:
             raise _too_much(f"a run leaves at most {self._limits.artifacts} artifacts")
+        entry = attempt, name
+        self._making.append(entry)
+        try:
+            yield
+        finally:
+            self._making.remove(entry)
 
     def _check(self, header: dispatch_pb2.ArtifactHeader) -> None:
         found = []

@@ -50,6 +50,7 @@ class Generations:
             "queue_time": now,
             "queue_deadline": new.queue_deadline,
             "deadline": new.deadline,
+            "traceparent": new.traceparent,
             "spec": messages.without_pictures(new.spec).SerializeToString(),
             "plan": new.plan.SerializeToString(),
         }

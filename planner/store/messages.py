@@ -80,4 +80,5 @@ def lease(row: sqlite3.Row) -> Lease:
         plan_id=row["plan_id"],
         steps_done=row["steps_done"],
         step_count=row["step_count"],
+        traceparent=row["traceparent"],
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 # What is left of the write-ahead log once it was long.
 _JOURNAL_BYTES = 16 << 20
+# For another process that holds the file, while every call of this one waits.
+_BUSY_SECONDS = 0.25
 
 # One row of `leases` exists exactly while its generation is RUNNING.
 _TABLES = """
@@ -43,6 +45,7 @@ CREATE TABLE generations (
   steps_done INTEGER NOT NULL DEFAULT 0,
   last_sequence INTEGER NOT NULL DEFAULT 0,
   compacted INTEGER NOT NULL DEFAULT 0,
+  traceparent TEXT NOT NULL DEFAULT '',
   failure BLOB,
   spec BLOB NOT NULL,
   plan BLOB NOT NULL,
@@ -117,7 +120,7 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         StoreVersionError: the file holds tables of another version.
     """
-    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
     connection.row_factory = sqlite3.Row
     # Has to be said before the file has its first page.
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -10,7 +10,11 @@ from planner.store.values import StorageFullError
 
 _PRIMARY = 0xFF
 # A quota and a limit on a file's size come as an I/O error; only want of space has its own code.
-_CANNOT_WRITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+# BUSY: another process, a person's shell perhaps, holds the file.
+_CANNOT_WRITE = (
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+)
 
 
 @contextmanager

@@ -48,7 +48,8 @@ class NewGeneration:
     """Work to accept.
 
     ``request_digest`` tells a repeated request from one that reuses its ``request_id``, which is
-    the ``owner``'s own. ``deadline``: when it ends in whatever state, None: never.
+    the ``owner``'s own. ``deadline``: when it ends in whatever state, None: never. ``traceparent``:
+    the span of the call that asked for it; empty: none.
     """
 
     generation: str
@@ -62,6 +63,7 @@ class NewGeneration:
     owner: str = ""
     priority: int = 0
     deadline: float | None = None
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Lease:
     """One executor's hold on one running generation; times are seconds since the epoch.
 
     ``requirement`` is the key of its needs. ``cancel_code`` names the status that the work ends
-    with once its executor has stopped: CANCELLED or DEADLINE_EXCEEDED.
+    with once its executor has stopped: CANCELLED or DEADLINE_EXCEEDED. ``traceparent``: the span of
+    the call that asked for the work; empty: none.
     """
 
     generation: str
@@ -108,6 +111,7 @@ class Lease:
     plan_id: str
     steps_done: int
     step_count: int
+    traceparent: str
 
 
 @dataclass(frozen=True, slots=True)

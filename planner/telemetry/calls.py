@@ -10,15 +10,11 @@ from typing import Any
 
 import grpc
 
+from planner.handlers import behaviour_of, make_handler
+
 UNKNOWN = "unknown"
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
-_HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
 
 
 @dataclass(slots=True)
@@ -60,27 +56,25 @@ class SeenCalls(grpc.aio.ServerInterceptor):
         if not path.startswith("/ditplan."):
             return handler  # type: ignore[no-any-return]
         service, _, method = path[1:].partition("/")
-        make = _HANDLERS[handler.request_streaming, handler.response_streaming]
-        seen: grpc.RpcMethodHandler[Any, Any] = make(
+        return make_handler(
             self._seen(handler, service, method),
+            request_streaming=handler.request_streaming,
+            response_streaming=handler.response_streaming,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
-        return seen
 
     def _seen(self, handler: Any, service: str, method: str) -> Callable[[Any, Any], Any]:
-        inner = (
-            handler.unary_unary
-            or handler.unary_stream
-            or handler.stream_unary
-            or handler.stream_stream
-        )
+        inner = behaviour_of(handler)
 
         async def behaviour(request: Any, context: Any) -> Any:
             call = Call(service, method, _traceparent(context))
+            answer = inner(request, context)
+            # As at the boundary: not to be held by the traceback of a refusal.
+            del request
             with self._around(call):
                 try:
-                    return await inner(request, context)
+                    return await answer
                 except asyncio.CancelledError:
                     left = context.time_remaining()
                     late = left is not None and left <= 0

@@ -31,11 +31,6 @@ class Gauges(Collector):
             ("running_generations", "Generations that are leased.", status.running),
         ):
             yield GaugeMetricFamily(f"ditplan_planner_{name}", text, value)
-        build = GaugeMetricFamily(
-            "ditplan_planner_build_info", "1, with the planner's version.", labels=("version",)
-        )
-        build.add_metric((status.version,), 1)
-        yield build
         executors = GaugeMetricFamily(
             "ditplan_planner_executors",
             "Connected executors, by what they hold and whether they run something.",

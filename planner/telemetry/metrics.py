@@ -5,9 +5,11 @@ Labels take few values: names of the contract, and models that executors announc
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 
 import prometheus_client
 from ditplan.v1 import generation_pb2, monitor_pb2, plan_pb2
@@ -37,14 +39,23 @@ _FULL, _ADAPTIVE = plan_pb2.OP_KIND_FULL, plan_pb2.OP_KIND_ADAPTIVE
 class Metrics:
     """Listens to facts and stands around calls; ``registry`` has what came of it.
 
-    ``status`` is asked whenever the registry is read, in the thread that reads it.
+    ``status`` is asked whenever the registry is read, in the thread that reads it; None: nothing
+    is queued here.
     """
 
-    def __init__(self, status: Callable[[], monitor_pb2.WatchStatusResponse]) -> None:
+    def __init__(self, status: Callable[[], monitor_pb2.WatchStatusResponse] | None) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.registry.register(Gauges(status))
+        if status is not None:
+            self.registry.register(Gauges(status))
+        build = Gauge(
+            "ditplan_planner_build_info",
+            "1, with the planner's version.",
+            ("version",),
+            registry=self.registry,
+        )
+        build.labels(f"ditplan {version('ditplan')}").set(1)
         self._models: set[str] = set()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -156,7 +167,8 @@ class Metrics:
             full = False
             for op in step.ops:
                 full |= op.kind == _FULL
-                if op.HasField("residual_diff"):
+                # One that is no number would spoil the sum for ever.
+                if op.HasField("residual_diff") and math.isfinite(op.residual_diff):
                     word = "full" if op.kind == _FULL else "cached"
                     self._diffs.labels(word).observe(op.residual_diff)
             kind = "full" if full else "cached"

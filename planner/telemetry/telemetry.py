@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 
 
 class Telemetry:
-    def __init__(self, facts: Facts, board: StatusBoard, metrics_listen: str) -> None:
-        """``metrics_listen`` "": no metrics."""
+    def __init__(self, facts: Facts, board: StatusBoard | None, metrics_listen: str) -> None:
+        """``board`` None: a replica, which has no queue. ``metrics_listen`` "": no metrics."""
         self._board = board
         self._listen = metrics_listen
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -41,7 +41,7 @@ class Telemetry:
         if metrics_listen:
             from planner.telemetry.metrics import Metrics
 
-            self._metrics = Metrics(self._status)
+            self._metrics = Metrics(None if board is None else self._status)
             self._add(facts, self._metrics)
         try:
             asked = tracing("ditplan-planner", os.environ)
@@ -53,6 +53,10 @@ class Telemetry:
 
             self._traces = Traces(asked)
             self._add(facts, self._traces)
+
+    def calls_traceparent(self) -> str:
+        """The span of the client's call that is being answered; "" where nothing is traced."""
+        return "" if self._traces is None else self._traces.calls_traceparent()
 
     def traceparent(self, generation: str) -> str:
         """What the run of a generation continues; "" where nothing is traced."""
@@ -85,4 +89,5 @@ class Telemetry:
         return asyncio.run_coroutine_threadsafe(self._look(), self._loop).result(_STATUS_SECONDS)
 
     async def _look(self) -> monitor_pb2.WatchStatusResponse:
+        assert self._board is not None, "who has none is not asked"
         return self._board.status(_STATUS_AGE_SECONDS)

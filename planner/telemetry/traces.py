@@ -32,7 +32,7 @@ class _Work:
 class Traces:
     """Listens to facts and stands around calls.
 
-    Work that an earlier planner accepted goes on in a trace of its own.
+    Work that an earlier planner accepted goes on in the trace of the call that asked for it.
     """
 
     def __init__(self, tracing: Tracing) -> None:
@@ -59,6 +59,10 @@ class Traces:
                 fail(span, call.code, "")
             span.end()
 
+    def calls_traceparent(self) -> str:
+        """Of the client's call that is being answered."""
+        return self._call.get()
+
     def traceparent(self, generation: str) -> str:
         """Of the lease that an executor is about to run."""
         work = self._work.get(generation)
@@ -71,7 +75,7 @@ class Traces:
             case facts.Granted(lease):
                 self._begin(
                     lease.generation,
-                    self._end(lease.generation),
+                    self._end(lease.generation) or lease.traceparent,
                     "leased",
                     plan_id=lease.plan_id,
                     executor=lease.executor.name,
@@ -79,7 +83,7 @@ class Traces:
                     reload=fact.reload,
                 )
             case facts.QueuedAgain(lease, reason):
-                parent = self._end(lease.generation, "UNAVAILABLE", reason)
+                parent = self._end(lease.generation, "UNAVAILABLE", reason) or lease.traceparent
                 self._begin(lease.generation, parent, "queued", plan_id=lease.plan_id)
             case facts.Ended(generation, ending):
                 failure = ending.failure

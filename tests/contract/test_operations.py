@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ditplan.v1 import monitor_pb2
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric
 
 from executor.agent.metrics import Metrics as ExecutorMetrics
 from planner.telemetry.metrics import Metrics as PlannerMetrics
@@ -25,9 +25,25 @@ NAME = re.compile(r"\b(?:ditplan|process)_[a-z0-9_]+")
 VARIABLES = {"$__rate_interval": "5m", "$planner": ".*", "$executor": ".*"}
 
 
-def _families() -> list[Metric]:
+def _registries() -> list[CollectorRegistry]:
     planner = PlannerMetrics(lambda: monitor_pb2.WatchStatusResponse(version="ditplan 1"))
-    return [*planner.registry.collect(), *ExecutorMetrics().registry.collect()]
+    return [planner.registry, ExecutorMetrics().registry]
+
+
+def _families() -> list[Metric]:
+    return [family for registry in _registries() for family in registry.collect()]
+
+
+def _declared() -> dict[str, set[str]]:
+    """The labels of every metric, whether it has samples yet or not."""
+    found = {}
+    for registry in _registries():
+        for collector in registry._collector_to_names:
+            for family in collector.collect():
+                holder = family if hasattr(family, "_labelnames") else collector
+                name = f"{family.name}_total" if family.type == "counter" else family.name
+                found[name] = set(getattr(holder, "_labelnames", ()))
+    return found
 
 
 def _queries() -> list[str]:
@@ -55,24 +71,63 @@ def _labels(families: list[Metric]) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield row[1], tuple(word.strip() for word in row[3].split(",") if word.strip())
 
 
-def test_queries_group_by_labels_that_their_metrics_have() -> None:
-    labels = dict(_labels(_families()))
-    for query in _queries():
-        names = [re.sub(r"_(bucket|sum|count)$", "", name) for name in NAME.findall(query)]
-        allowed = {label for name in names for label in labels.get(name, ())} | {"le", "instance"}
-        for group in re.findall(r"by \(([^)]*)\)", query):
-            assert {word.strip() for word in group.split(",")} <= allowed, query
+def _targets() -> Iterator[tuple[str, str]]:
+    """Every query with its legend."""
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            yield target["expr"], target.get("legendFormat", "")
+
+
+def _faults(query: str, legend: str) -> set[str]:
+    """The labels in a query and its legend that are none of its metrics'."""
+    declared = _declared()
+    found, everywhere = set(), {"instance", "job"}
+
+    def labels(name: str) -> set[str]:
+        family = re.sub(r"_(bucket|sum|count)$", "", name)
+        own = declared[name] if name in declared else declared[family]
+        return own | everywhere | ({"le"} if name.endswith("_bucket") else set())
+
+    for name, matchers in re.findall(r"([a-z_]+)\{([^}]*)\}", query):
+        found |= set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) - labels(name)
+    allowed = set.intersection(*(labels(name) for name in NAME.findall(query)))
+    groups = re.findall(r"by \(([^)]*)\)", query)
+    for group in groups:
+        grouped = {word.strip() for word in group.split(",")}
+        found |= grouped - allowed
+        allowed = allowed & grouped
+    if not groups and re.match(r"(sum|max|count|histogram_quantile)\b", query):
+        allowed = set()
+    return found | (set(re.findall(r"\{\{(\w+)\}\}", legend)) - allowed)
+
+
+def test_queries_and_legends_name_labels_that_their_metrics_have() -> None:
+    for query, legend in _targets():
+        assert _faults(query, legend) == set(), query
+
+
+@pytest.mark.parametrize(
+    ("query", "legend", "wrong"),
+    [
+        ('sum by (model) (rate(ditplan_planner_leases_lost_total{instance="a"}[5m]))', "", "model"),
+        ('ditplan_planner_queued_generations{state="failed"}', "", "state"),
+        ("sum by (method) (ditplan_planner_open_rpcs)", "{{service}}", "service"),
+        ("sum(ditplan_planner_executors)", "{{model}}", "model"),
+        ("ditplan_executor_running", "{{kind}}", "kind"),
+    ],
+)
+def test_a_label_that_is_none_would_be_found(query: str, legend: str, wrong: str) -> None:
+    assert _faults(query, legend) == {wrong}
 
 
 def test_the_manual_lists_every_metric_with_its_kind_and_labels() -> None:
-    listed = dict(_labels(_families()))
+    listed, declared = dict(_labels(_families())), _declared()
     for family in _families():
         if not family.name.startswith("ditplan_"):
             continue
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert f"| `{name}` | {family.type} |" in MANUAL
-        used = {label for sample in family.samples for label in sample.labels} - {"le"}
-        assert used <= set(listed[name])
+        assert set(listed[name]) == declared[name]
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

@@ -141,7 +141,6 @@ class Sink:
 
 @pytest.fixture
 def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
     sink = Sink()
     for name, setting in {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{sink.address}",

@@ -27,6 +27,8 @@ _BY_REASON = {
     "CREDENTIALS_UNKNOWN": "add its entry to the file of the planner's --tokens; the planner's "
     "log says tokens_kept where that cannot be read",
     "CREDENTIALS_EXPIRED": _MAKE_TOKEN,
+    "DISPATCH_UNREACHABLE": "what listens there is a replica: look after the planner at its "
+    "--dispatch, and at its log, which says dispatch_unreachable",
 }
 _SHOWN_VERSIONS = 4
 

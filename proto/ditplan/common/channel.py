@@ -23,11 +23,33 @@ def open_channel(
     if connection.ca is None:
         channel = grpc.insecure_channel(address, options)
     else:
-        if connection.server_name is not None:
-            options = (*options, ("grpc.ssl_target_name_override", connection.server_name))
+        options = _with_name(connection, options)
         channel = grpc.secure_channel(address, _tls(connection), options)
-    token = _token(connection)
+    token = token_of(connection)
     return channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
+
+
+def open_aio_channel(
+    connection: Connection, address: str, options: Sequence[tuple[str, Any]]
+) -> grpc.aio.Channel:
+    """The same for asyncio, without the token: its caller sends that of `token_of`."""
+    if connection.ca is None:
+        return grpc.aio.insecure_channel(address, options)
+    options = _with_name(connection, options)
+    return grpc.aio.secure_channel(address, _tls(connection), options)
+
+
+def bearer(token: str) -> tuple[str, str]:
+    """The metadata that a token travels in."""
+    return "authorization", f"Bearer {token}"
+
+
+def _with_name(
+    connection: Connection, options: Sequence[tuple[str, Any]]
+) -> Sequence[tuple[str, Any]]:
+    if connection.server_name is None:
+        return options
+    return (*options, ("grpc.ssl_target_name_override", connection.server_name))
 
 
 def _tls(connection: Connection) -> grpc.ChannelCredentials:
@@ -42,7 +64,11 @@ def _tls(connection: Connection) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(roots, key, certificate)
 
 
-def _token(connection: Connection) -> Callable[[], str] | None:
+def token_of(connection: Connection) -> Callable[[], str] | None:
+    """What says the token of now; None where there is none.
+
+    Raises ConnectionOptionsError where there is something else.
+    """
     if connection.token_file is not None:
         return _TokenFile(connection.token_file).token
     if not connection.token:
@@ -117,12 +143,11 @@ class _Bearer(
         self._token = token
 
     def _call(self, continuation: Any, details: Any, request: Any) -> Any:
-        bearer = ("authorization", f"Bearer {self._token()}")
         return continuation(
             _CallDetailsWithToken(
                 details.method,
                 details.timeout,
-                (*(details.metadata or ()), bearer),
+                (*(details.metadata or ()), bearer(self._token())),
                 details.credentials,
                 details.wait_for_ready,
                 details.compression,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+
+_IDLE_SECONDS = 10.0
 
 
 class CannotListenError(Exception):
@@ -30,9 +34,23 @@ class MetricsPort:
             )
         except (OSError, ValueError, OverflowError) as error:
             raise CannotListenError(f"cannot listen on {listen}: {error}") from None
+        self._server.RequestHandlerClass = _impatient(self._server.RequestHandlerClass)
         self.address = f"{host}:{self._server.server_port}"
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _impatient(handler: Any) -> Any:
+    """A handler that ends connections on which nothing comes: each holds a thread."""
+
+    class Handler(handler):  # type: ignore[misc]
+        timeout = _IDLE_SECONDS
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                super().handle()
+
+    return Handler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -58,6 +59,20 @@ def test_many_health_watchers_leave_room_for_others(
     assert _health(channel) == (NOT_SERVING, SERVING)
     for watch in watches:
         watch.cancel()
+
+
+def test_the_end_of_one_health_watch_leaves_the_others_told(
+    server: ExecutorServer, channel: grpc.Channel
+) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    first, second = (stub.Watch(health_pb2.HealthCheckRequest(), timeout=10) for _ in range(2))
+    assert (next(first).status, next(second).status) == (NOT_SERVING, NOT_SERVING)
+    first.cancel()
+    time.sleep(0.2)
+    server.ready()
+    assert next(second).status == SERVING
+    server.not_ready()
+    assert next(second).status == NOT_SERVING
 
 
 def test_it_says_what_it_is_and_what_it_runs(server: ExecutorServer, channel: grpc.Channel) -> None:

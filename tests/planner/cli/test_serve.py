@@ -64,3 +64,35 @@ def test_a_fault_in_the_tokens_file_is_refused_with_its_line(tmp_path: Path) -> 
     done = serve(tmp_path / "data", "--listen", "127.0.0.1:0", "--tokens", str(tokens))
     assert done.returncode == 2
     assert f"{tokens}:1: role: 'boss' is not allowed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--data", "x"), "--data: not together with --dispatch"),
+        (("--max-queue", "5", "--log-prompts"), "--max-queue, --log-prompts: not together with"),
+        (("--dispatch-tls-cert", "x"), "--dispatch-tls-cert goes together with --dispatch-tls-ca"),
+        (("--dispatch-tls-ca", "/nowhere"), "--dispatch-tls-ca /nowhere: No such file"),
+        (("--dispatch-token-file", "/nowhere"), "--dispatch-token-file /nowhere: No such file"),
+    ],
+)
+def test_what_is_wrong_with_a_replica_is_named(arguments: tuple[str, ...], why: str) -> None:
+    dispatch = ("--dispatch", "127.0.0.1:1", "--listen", "127.0.0.1:0")
+    command = (*DITPLAN, "serve", "planner", *dispatch, *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dispatch_elsewhere_is_not_dialled_in_plaintext_unasked(tmp_path: Path) -> None:
+    command = (*DITPLAN, "serve", "planner", "--dispatch", "10.0.0.1:7330")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert "encrypt by --dispatch-tls-ca" in done.stderr
+
+
+def test_how_to_dial_dispatch_is_of_no_use_without_it(tmp_path: Path) -> None:
+    done = serve(tmp_path, "--dispatch-token-file", "x")
+    assert done.returncode == 2
+    assert "--dispatch-token-file: only together with --dispatch" in done.stderr

@@ -18,8 +18,10 @@ OTHER = "black-forest-labs/FLUX.1-schnell"
 
 
 async def test_one_look_shows_executors_running_steps_and_the_queue(settings: Settings) -> None:
+    # The run sends no heartbeats while commands start.
+    patient = replace(settings, timing=replace(settings.timing, lease_ttl=30.0))
     async with (
-        Planner(settings) as planner,
+        Planner(patient) as planner,
         Client(planner.address) as client,
         Executor(planner.address, "busy", compiled=True) as busy,
         Executor(planner.address, "idle", tp_size=2, world_size=2) as idle,

@@ -21,6 +21,7 @@ LEASE = Lease(
     plan_id="p",
     steps_done=7,
     step_count=28,
+    traceparent="",
 )
 LAST = replace(LEASE, epoch=3)
 CANCELLING = replace(LEASE, cancel_code="CANCELLED", cancel_reason="a client cancelled it")

@@ -17,6 +17,7 @@ TOKENS = {
     "ranks": ("executor", ""),
     "others": ("executor", ""),
     "root": ("admin", ""),
+    "front": ("front", ""),
     "late": ("admin", "2001-01-01"),
 }
 

@@ -210,6 +210,12 @@ class Executor:
         self.assignment = response.assignment
         return response.lease
 
+    async def heard(self) -> None:
+        """Returns once the planner has begun with what was asked before, however busy it is."""
+        await asyncio.sleep(0.05)
+        for _ in range(2):
+            await refused(self.client.dispatch.UploadArtifact(iter(())))
+
     async def attach(
         self, lease: dispatch_pb2.Lease, assignment: dispatch_pb2.Assignment | None = None
     ) -> Run:
@@ -252,8 +258,9 @@ class Executor:
 async def asking(*executors: Executor) -> AsyncIterator[list[asyncio.Task[Any]]]:
     """Keeps executors connected, each waiting for work as soon as this block begins."""
     tasks = [asyncio.create_task(executor.acquire(wait=20)) for executor in executors]
-    await asyncio.sleep(0.2)
     try:
+        for executor in executors:
+            await executor.heard()
         yield tasks
     finally:
         for task in tasks:

@@ -66,6 +66,21 @@ async def test_every_open_call_ends_with_when_to_come_again(settings: Settings) 
         assert time.monotonic() - began < 2 * settings.timing.stop_grace
 
 
+async def test_who_watches_health_is_told_though_another_has_left(settings: Settings) -> None:
+    planner = Planner(settings)
+    await planner.start()
+    async with Client(planner.address) as client:
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        left, stays = (stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(2))
+        for watch in (left, stays):
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        left.cancel()
+        await asyncio.sleep(0.2)
+        stopping = asyncio.create_task(planner.stop())
+        assert (await stays.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        await stopping
+
+
 async def rest(call: Any, read: bytearray) -> None:
     while (response := await call.read()) is not grpc.aio.EOF:
         read += response.data

@@ -27,10 +27,12 @@ ELSEWHERE = {
     ErrorReason.CREDENTIALS_MISSING,
     ErrorReason.CREDENTIALS_UNKNOWN,
     ErrorReason.CREDENTIALS_EXPIRED,
+    ErrorReason.CREDENTIALS_REVOKED,
     ErrorReason.WRONG_ROLE,
     ErrorReason.TOO_MANY_STREAMS,
     ErrorReason.STREAM_STALLED,
     ErrorReason.STOPPING,
+    ErrorReason.DISPATCH_UNREACHABLE,
     ErrorReason.ANSWER_FULL,
     ErrorReason.INTERNAL,
 }

@@ -7,13 +7,14 @@ import hmac
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import structlog
-from ditplan.dispatch.v1 import dispatch_pb2
+from ditplan.dispatch.v1 import dispatch_pb2, front_pb2
 from ditplan.v1 import generation_pb2, monitor_pb2, planner_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -34,11 +35,12 @@ from tests.planner.service.peers import (
     asking,
     create_request,
     refused,
+    spec,
 )
 
 METHODS: list[MethodDescriptor] = [
     method
-    for file in (planner_pb2, generation_pb2, dispatch_pb2, monitor_pb2)
+    for file in (planner_pb2, generation_pb2, dispatch_pb2, front_pb2, monitor_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -47,6 +49,7 @@ MAY_CALL = {
     "ditplan.v1.GenerationService": {"anna", "root"},
     "ditplan.v1.MonitorService": {"root"},
     "ditplan.dispatch.v1.DispatchService": {"ranks"},
+    "ditplan.dispatch.v1.FrontService": {"front"},
 }
 GARBAGE = b"\xff\xff\xff"
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -77,7 +80,7 @@ async def test_every_call_is_for_its_roles_only(
 ) -> None:
     allowed = MAY_CALL[method.containing_service.full_name]
     async with Planner(guarded) as planner:
-        for name in ("anna", "ranks", "root"):
+        for name in ("anna", "ranks", "root", "front"):
             async with Client(planner.address, token(name)) as client:
                 refusal = await answer(client, method)
             if name in allowed:
@@ -228,6 +231,57 @@ async def test_a_new_token_gets_in_at_once(guarded: Settings, tmp_path: Path) ->
         await client.planner.ListModels(planner_pb2.ListModelsRequest())
 
 
+async def test_open_calls_end_with_their_token_and_their_work_goes_on(
+    guarded: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.yaml"
+    everyone = file.read_text()
+    soon = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+    short_lived = entry("short", "client", soon)
+    file.write_text(everyone + short_lived)
+    patient = replace(guarded, timing=replace(guarded.timing, broken_stream_grace=10.0))
+    async with (
+        Planner(patient) as planner,
+        Client(planner.address, token("anna")) as anna,
+        Client(planner.address, token("short")) as short,
+        Client(planner.address, token("root")) as root,
+        Executor(planner.address, "one", token=token("ranks")) as runs,
+        Executor(planner.address, "two", token=token("ranks"), model="other") as waits,
+        asking(runs, waits) as [acquiring, waiting],
+    ):
+        generate = aiter(anna.generations.Generate(generation_pb2.GenerateRequest(spec=spec())))
+        name = (await anext(generate)).event.generation
+        run = await runs.attach(await acquiring)
+        await run.attached()
+        watch = generation_pb2.WatchGenerationRequest(name=name)
+        stays = root.generations.WatchGeneration(watch)
+        await stays.read()
+        expires = await short.create(queue=True)
+        expiring = short.generations.WatchGeneration(
+            generation_pb2.WatchGenerationRequest(name=expires.name)
+        )
+        file.write_text(entry("root", "admin") + short_lived)
+        for call in (generate, waiting, expiring):
+            assert_shown_out(await asyncio.wait_for(refused(call), 6))
+        assert_shown_out(await run.refusal())
+        assert (await refused(anna.generations.WatchGeneration(watch))).code is UNAUTHENTICATED
+
+        file.write_text(everyone)
+        again = await runs.attach(run.lease, run.assignment)
+        await again.attached()
+        await again.report(0, 6)
+        await again.complete()
+        events = [response.event async for response in stays]
+    assert events[-1].finished.state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    assert events[-1].finished.attempt == 1
+
+
+def assert_shown_out(refusal: Refusal) -> None:
+    assert refusal.code is grpc.StatusCode.UNAVAILABLE, refusal.message
+    assert [info.reason for info in refusal.infos] == ["CREDENTIALS_REVOKED"]
+    assert refusal.retry_seconds
+
+
 async def test_an_executor_holds_only_what_its_identity_acquired(guarded: Settings) -> None:
     async with (
         Planner(guarded) as planner,
@@ -299,7 +353,7 @@ async def test_a_reader_that_stops_is_let_go_and_told_so() -> None:
             ended.set()
             raise
 
-    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 0.3),))
+    server = grpc.aio.server(interceptors=(Boundary(Gate(None, Limits()), 0.3, 1 << 20),))
     handler = grpc.unary_stream_rpc_method_handler(
         endless,
         request_deserializer=planner_pb2.CompilePlanRequest.FromString,
@@ -350,14 +404,20 @@ async def test_a_call_without_its_message_is_refused_at_once_or_ends_in_time(
 
 
 async def test_watches_of_health_are_counted_and_checks_are_not(settings: Settings) -> None:
-    limited = replace(settings, limits=replace(settings.limits, streams_per_client=1))
+    limited = replace(
+        settings,
+        limits=replace(settings.limits, streams_per_client=1),
+        security=replace(settings.security, health_listen="127.0.0.1:0"),
+    )
     async with Planner(limited) as planner, Client(planner.address) as client:
-        stub = health_pb2_grpc.HealthStub(client.channel)
         request = health_pb2.HealthCheckRequest()
-        watch = stub.Watch(request)
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(request)
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        refusal = await refused(stub.Watch(request))
-        assert [i.reason for i in refusal.infos] == ["TOO_MANY_STREAMS"]
-        assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
+        for address in (planner.address, planner.health_address):
+            async with Client(address) as prober:
+                stub = health_pb2_grpc.HealthStub(prober.channel)
+                refusal = await refused(stub.Watch(request, timeout=2))
+                assert [i.reason for i in refusal.infos] == ["TOO_MANY_STREAMS"]
+                assert (await stub.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
         await client.create(queue=True)

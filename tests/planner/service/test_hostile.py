@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,7 +17,10 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from planner.service.server import Planner, Settings
-from tests.planner.service.peers import Client, Executor, asking, refused
+from tests.planner.service.credentials import token, with_tokens
+from tests.planner.service.peers import Client, Executor, asking, create_request, refused
+from tests.planner.service.test_process import serving
+from tests.planner.service.test_watch import resident_bytes
 
 METHODS: list[MethodDescriptor] = [
     method
@@ -177,8 +181,44 @@ async def test_messages_in_the_wrong_order_end_only_their_stream(settings: Setti
     assert ended.state == generation_pb2.GENERATION_STATE_SUCCEEDED
 
 
-async def test_a_message_above_the_limit_is_refused(settings: Settings) -> None:
-    request = planner_pb2.CompilePlanRequest(model="x", config="#" * (9 << 20))
+async def test_large_requests_that_are_refused_leave_no_memory_behind(tmp_path: Path) -> None:
+    large = planner_pb2.CompilePlanRequest(config="#" * (7 << 20)).SerializeToString()
+    with serving(tmp_path) as (process, address):
+        async with Client(address) as client:
+            call = client.channel.unary_unary("/ditplan.v1.PlannerService/CompilePlan")
+            await refused(call(large))
+            before = resident_bytes(process.pid)
+            for _ in range(40):
+                assert (await refused(call(large))).code is grpc.StatusCode.INVALID_ARGUMENT
+            grown = resident_bytes(process.pid) - before
+    print(f"{grown >> 20} MiB")
+    assert grown < 100 << 20
+
+
+async def test_a_message_above_the_limit_is_refused_with_its_size(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Such as a photograph that is too large, also where callers are asked who they are."""
+    images = [generation_pb2.InputImage(data=bytes(9 << 20))]
+    for served, shown in ((settings, ""), (with_tokens(settings, tmp_path), token("anna"))):
+        async with Planner(served) as planner, Client(planner.address, shown) as client:
+            request = create_request(images=images)
+            refusal = await refused(client.generations.CreateGeneration(request))
+            assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
+            assert [info.reason for info in refusal.infos] == ["INVALID_REQUEST"]
+            assert refusal.message.endswith(f"{request.ByteSize()} bytes, more than {8 << 20}")
+
+
+async def test_what_grpc_itself_refuses_comes_as_the_manual_says(settings: Settings) -> None:
+    request = planner_pb2.CompilePlanRequest(model="x", config="#" * (17 << 20))
     async with Planner(settings) as planner, Client(planner.address) as client:
-        refusal = await refused(client.planner.CompilePlan(request))
-    assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        too_large = await refused(client.planner.CompilePlan(request))
+        method = client.channel.unary_unary("/ditplan.v1.PlannerService/None")
+        unknown = await refused(method(b""))
+    assert too_large.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in too_large.message
+    assert (unknown.code, unknown.message) == (
+        grpc.StatusCode.UNIMPLEMENTED,
+        "Method not found!",
+    )
+    assert too_large.infos == unknown.infos == []

@@ -11,6 +11,7 @@ import pytest
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2, plan_pb2
 
+from planner.dispatch import settlement
 from planner.service.server import Planner, Settings
 from tests.planner.service.peers import (
     ADAPTIVE_CONFIG,
@@ -223,6 +224,62 @@ async def test_a_lease_that_no_one_attaches_to_is_not_kept(settings: Settings) -
         again = await executor.acquire(wait=0.3)
         assert again is not None
         assert (again.generation, again.epoch) == (created.name, 2), "it was started again"
+
+
+class Clock:
+    """The clock of this process, planner included, which a test may set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + self.ahead)
+
+
+async def test_a_clock_that_is_set_ahead_costs_no_one_its_lease(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        created = await client.create()
+        run = await executor.attach(await acquiring)
+        await run.attached()
+        await run.report(0, 2)
+        await client.get(created.name)
+        clock.ahead = 3600.0
+        # Wakes whoever looks at leases.
+        await client.create(queue=True, model="black-forest-labs/FLUX.1-schnell")
+        await run.report(2, 6)
+        await run.complete()
+        ended = await client.get(created.name)
+    assert (ended.state, ended.attempt) == (generation_pb2.GENERATION_STATE_SUCCEEDED, 1)
+
+
+async def test_a_clock_that_is_set_back_does_not_lengthen_the_lease_of_the_dead(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(settlement, "_CLOCK_LOOK_SECONDS", 1.0)
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        Executor(planner.address, "exec-2") as other,
+        asking(executor) as [acquiring],
+    ):
+        await client.create()
+        run = await executor.attach(await acquiring)
+        await run.attached()
+        async with asking(other) as [taking]:
+            await executor.die()
+            await asyncio.sleep(0.05)
+            clock.ahead = -3600.0
+            lease = await asyncio.wait_for(taking, 5)
+    assert lease.epoch == 2
 
 
 async def test_stale_holders_are_refused_everywhere(settings: Settings) -> None:

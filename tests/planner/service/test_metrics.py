@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -90,6 +91,28 @@ async def test_a_run_is_counted_from_its_creation_to_its_end(settings: Settings)
     assert faults(after) == []
 
 
+async def test_a_diff_that_is_no_number_spoils_no_sum(settings: Settings) -> None:
+    async with (
+        _planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        await client.create(config=ADAPTIVE_CONFIG)
+        run = await executor.attach(await acquiring)
+        await run.attached()
+        outcomes = [run.outcome(step) for step in range(6)]
+        for outcome, diff in zip(outcomes[3:5], (math.nan, math.inf), strict=True):
+            outcome.ops[0].residual_diff = diff
+        await run.send(step_reports=dispatch_pb2.StepReports(steps=outcomes))
+        await run.complete()
+        text = await _scrape(planner)
+    total = value(text, "ditplan_planner_residual_diff_ratio_sum", kind="cached")
+    count = value(text, "ditplan_planner_residual_diff_ratio_count", kind="cached")
+    assert count
+    assert total == pytest.approx(0.05 * count)
+
+
 async def test_losses_and_failures_are_counted_by_their_cause(settings: Settings) -> None:
     async with (
         _planner(settings) as planner,
@@ -163,6 +186,7 @@ def _lease(model: str) -> Lease:
         plan_id="plan",
         steps_done=0,
         step_count=1,
+        traceparent="",
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sqlite3
+import time
 from collections.abc import AsyncIterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -345,6 +349,18 @@ async def test_pages_go_from_the_newest_to_the_oldest(settings: Settings) -> Non
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="{")]},
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="[" * 10**5)]},
         {"component_configs": [executor_pb2.ComponentConfig(path="x", json="[]")]},
+        {"component_configs": [executor_pb2.ComponentConfig(path="x\0", json="{}")]},
+        {"component_configs": [executor_pb2.ComponentConfig(path="x" * 513, json="{}")]},
+        {
+            "component_configs": [
+                executor_pb2.ComponentConfig(path=path, json='"' + "x" * 600_000 + '"')
+                for path in ("a", "b")
+            ]
+        },
+        {"device": "x" * 513},
+        {"device_name": "a\x1b[2Jb"},
+        {"versions": ["x" * 513]},
+        {"versions": ["torch 2"] * 65},
         {"compute_capability": "cpu"},
         {"compute_capability": "sm9"},
         {"compute_capability": "90"},
@@ -445,6 +461,29 @@ async def test_a_run_leaves_a_bounded_number_of_artifacts(settings: Settings) ->
             assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_uploads_at_once_are_as_many_as_those_one_by_one(settings: Settings) -> None:
+    settings = replace(settings, limits=replace(settings.limits, artifacts=2))
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+        asking(executor) as [acquiring],
+    ):
+        await client.create()
+        lease = await acquiring
+        calls = [executor.client.dispatch.UploadArtifact() for _ in range(6)]
+        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            for i, call in enumerate(calls):
+                header = dispatch_pb2.ArtifactHeader(lease=lease, name=f"{i}.png")
+                await call.write(dispatch_pb2.UploadArtifactRequest(header=header, data=b"x"))
+        await asyncio.sleep(0.2)
+        for call in calls:
+            with suppress(asyncio.InvalidStateError):
+                await call.done_writing()
+        codes = [await call.code() for call in calls]
+    assert codes == [grpc.StatusCode.OK] * 2 + [grpc.StatusCode.RESOURCE_EXHAUSTED] * 4
+
+
 async def test_uploads_out_of_order_or_bounds_are_refused(settings: Settings) -> None:
     async with (
         Planner(settings) as planner,
@@ -504,3 +543,20 @@ async def test_maxima_of_an_operator_are_named_with_their_fields(settings: Setti
             assert refusal.code == INVALID
             assert len(refusal.infos) == 1
             assert text in refusal.violations[field]
+
+
+async def test_a_database_that_another_process_holds_is_a_matter_of_time(
+    settings: Settings,
+) -> None:
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        with closing(sqlite3.connect(settings.data / "ditplan.sqlite3")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            refusal = await refused(
+                client.generations.CreateGeneration(create_request("mine", queue=True))
+            )
+            assert time.monotonic() - began < 2
+        assert refusal.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert [info.reason for info in refusal.infos] == ["STORAGE_FULL"]
+        assert refusal.retry_seconds
+        await client.generations.CreateGeneration(create_request("mine", queue=True))

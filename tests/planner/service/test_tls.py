@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +135,66 @@ async def test_new_connections_get_new_certificates_and_open_calls_go_on(
         assert calls > before > 0
     events = [entry["event"] for entry in logs if entry["event"].startswith("certificates")]
     assert events == ["certificates_kept", "certificates_read", "certificates_kept"]
+
+
+@contextlib.contextmanager
+def handshakes(port: int, context: ssl.SSLContext, threads: int) -> Iterator[list[int]]:
+    """As many as can be had at once; how many there were in the one number that it gives."""
+    done, counts = threading.Event(), [0]
+
+    def connect() -> None:
+        while not done.is_set():
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), 3) as raw,
+                context.wrap_socket(raw, server_hostname="127.0.0.1"),
+            ):
+                counts[0] += 1
+
+    running = [threading.Thread(target=connect) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        done.set()
+        for thread in running:
+            thread.join()
+
+
+async def test_a_process_survives_new_certificates_in_the_middle_of_many_handshakes(
+    settings: Settings, authority: Authority, stranger: Authority
+) -> None:
+    """gRPC's own way to reload them crashes where another thread begins a handshake."""
+    certificate, key = authority.issue("planner", "127.0.0.1")
+    others = [stranger.issue(f"other-{i}", "127.0.0.1") for i in range(16)]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    options = ("--tls-cert", certificate, "--tls-key", key, "--listen", "127.0.0.1:0")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "planner", "serve", "planner", "--data", settings.data, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline().rpartition(":")[2])
+        with handshakes(port, context, threads=16) as counts:
+            for new_certificate, new_key in others:
+                os.replace(new_certificate, certificate)
+                os.replace(new_key, key)
+                await asyncio.sleep(0.2)
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            _, errors = await asyncio.to_thread(process.communicate, timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert counts[0] > 100
+    assert errors.count('"certificates_read"') > 6
+    assert "Handshaker factory creation failed" not in errors
 
 
 async def test_health_has_a_plaintext_port_that_says_the_same(

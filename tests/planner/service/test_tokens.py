@@ -58,7 +58,7 @@ def test_every_fault_has_its_line() -> None:
   certificate: d
 """
     assert faults(text, certificates=False) == [
-        "tokens.yaml:1: role: 'boss' is not allowed; allowed: client, executor, admin",
+        "tokens.yaml:1: role: 'boss' is not allowed; allowed: client, executor, admin, front",
         "tokens.yaml:4: 'token' is not known; known: name, role, sha256, certificate, expires",
         "tokens.yaml:4: sha256 is missing",
         "tokens.yaml:4: name: 1 to 128 letters, digits or ._@- are allowed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ from ditplan.common.tracing import NoTracesError, Tracing, tracing
 from ditplan.v1 import executor_pb2, generation_pb2
 
 from planner.dispatch.facts import Created, Ended, Granted, QueuedAgain
+from planner.service.server import Planner, Settings
 from planner.store.values import Ending, Lease, State
+from planner.telemetry import telemetry
 from planner.telemetry.calls import UNKNOWN, Call
 from planner.telemetry.traces import Traces
+from tests.planner.service.peers import Client, Executor, create_request
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -22,7 +26,6 @@ CREATE = "ditplan.v1.GenerationService"
 
 @pytest.fixture
 def exported() -> Any:
-    pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     return InMemorySpanExporter()
@@ -38,7 +41,7 @@ def traces(exported: Any) -> Traces:
     return Traces(Tracing(provider))
 
 
-def _lease(epoch: int) -> Lease:
+def _lease(epoch: int, traceparent: str = "") -> Lease:
     executor = executor_pb2.Executor(name=f"exec-{epoch}")
     return Lease(
         generation="g",
@@ -51,6 +54,7 @@ def _lease(epoch: int) -> Lease:
         plan_id="plan",
         steps_done=0,
         step_count=1,
+        traceparent=traceparent,
     )
 
 
@@ -100,13 +104,32 @@ def test_calls_of_executors_and_of_no_service_have_no_span(traces: Traces, expor
     assert exported.get_finished_spans() == ()
 
 
-def test_work_of_an_earlier_planner_has_a_trace_of_its_own(traces: Traces, exported: Any) -> None:
-    traces.hear(Ended("g", _failed(), _lease(1)))
-    traces.hear(QueuedAgain(_lease(1), "lost"))
-    traces.hear(Granted(_lease(2), False))
-    assert traces.traceparent("g")
+def test_work_of_an_earlier_planner_goes_on_in_its_trace(traces: Traces, exported: Any) -> None:
+    traces.hear(Ended("g", _failed(), _lease(1, CALLER)))
+    traces.hear(QueuedAgain(_lease(1, CALLER), "lost"))
+    traces.hear(Granted(_lease(2, CALLER), False))
+    traces.hear(Granted(replace(_lease(1, CALLER), generation="other"), False))
+    traces.hear(Granted(replace(_lease(1), generation="untraced"), False))
+    ids = {traces.traceparent(generation)[3:35] for generation in ("g", "other")}
+    assert ids == {TRACE}
+    assert traces.traceparent("untraced")
     traces.close()
-    assert [span.name for span in exported.get_finished_spans()] == ["queued", "leased"]
+    names = [span.name for span in exported.get_finished_spans()]
+    assert names == ["queued", "leased", "leased", "leased"]
+
+
+async def test_the_call_that_made_work_is_known_to_the_next_planner(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    monkeypatch.setattr(telemetry, "tracing", lambda *_: Tracing(TracerProvider()))
+    async with Planner(settings) as planner, Client(planner.address) as client:
+        request = create_request(queue=True)
+        await client.generations.CreateGeneration(request, metadata=(("traceparent", CALLER),))
+    async with Planner(settings) as planner, Executor(planner.address) as executor:
+        run = await executor.start()
+    assert run.assignment.traceparent[3:35] == TRACE
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -126,7 +127,9 @@ async def test_a_watcher_that_comes_back_gets_each_later_event_once(settings: Se
         await run.attached()
         await run.report(0, 2)
         await look(planner.address, 5)
-    async with Planner(settings) as planner, Executor(planner.address) as executor:
+    # However long a busy machine takes until the executor is back.
+    patient = replace(settings, timing=replace(settings.timing, attach_window=20.0))
+    async with Planner(patient) as planner, Executor(planner.address) as executor:
         again = await executor.attach(run.lease, run.assignment)
         await again.attached()
         await again.report(2, 6)

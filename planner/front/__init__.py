@@ -1,0 +1,1 @@
+"""A replica of the planner: compiles itself, and forwards what concerns generations."""

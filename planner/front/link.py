@@ -1,0 +1,74 @@
+"""The way to the planner that dispatches: one channel, whose calls are bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from ditplan.common.channel import bearer, open_aio_channel, token_of
+from ditplan.common.connection import Connection, ConnectionOptionsError
+
+_OPTIONS = (
+    # Both ends have their limits already.
+    ("grpc.max_receive_message_length", -1),
+    # Windows that grow with the connection would hold 4 MiB more for each reader that stops.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),
+    # A peer that vanished without a word is noticed in 15 s; the planner allows such pings.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+_KINDS = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Link:
+    def __init__(self, address: str, connection: Connection) -> None:
+        """Raises `ConnectionOptionsError` where the planner cannot be dialled so."""
+        self.address = address
+        self._connection = connection
+        connection.check(address)
+        for file in connection.exposed():
+            log.warning("secret_exposed", file=str(file), reason="everyone here can read it")
+        self._token = token_of(connection)
+        self._open()
+
+    def _open(self) -> None:
+        self._stamp = self._connection.stamp()
+        self._channel = open_aio_channel(self._connection, self.address, _OPTIONS)
+        self._callables: dict[str, Any] = {}
+
+    def follow(self) -> None:
+        """Opens the channel again where its files have changed; open calls go on."""
+        if self._connection.stamp() == self._stamp:
+            return
+        try:
+            self._open()
+        except ConnectionOptionsError as error:
+            # Half of a replacement, perhaps.
+            log.error("certificates_kept", reason=str(error))
+
+    def method(self, path: str, *, request_streams: bool = False, streams: bool = False) -> Any:
+        """Calls this method with bytes, or an iterator of them, for bytes."""
+        found = self._callables.get(path)
+        if found is None:
+            found = getattr(self._channel, _KINDS[request_streams, streams])(path)
+            self._callables[path] = found
+        return found
+
+    def credentials(self) -> tuple[tuple[str, str], ...]:
+        """The metadata of this side's own identity."""
+        return () if self._token is None else (bearer(self._token()),)
+
+    async def close(self) -> None:
+        await self._channel.close()
