@@ -1,0 +1,268 @@
+"""Pods as processes: each a host of its own in a network of namespaces, probed and ended as a
+kubelet does it.
+
+Everything lives in the namespaces of the process that makes the cluster, which is to be the first
+one in a PID namespace: when it ends, however it does, the kernel ends all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.deploy.rehearsal import launch
+from tests.deploy.rehearsal.rendered import PodTemplate, Probe, Service
+
+REPOSITORY = Path(__file__).parents[3]
+_NETWORK = "10.77.0"
+_DOMAINS = ("", ".ditplan", ".ditplan.svc", ".ditplan.svc.cluster.local")
+# How soon a node notices; a kubelet probes every period, which may be slower.
+_LOOK_SECONDS = 0.2
+# What stands for the images: the code and the environment that this process has.
+IMAGE = (REPOSITORY, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
+IMAGE_ENVIRONMENT = {
+    "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+    "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'proto'}",
+    # Two cores for all pods.
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a pod went."""
+
+    seconds: float
+    killed: bool
+    status: int
+
+
+@dataclass
+class Pod:
+    """A running pod; ``log`` is what it has printed."""
+
+    name: str
+    address: str
+    template: PodTemplate
+    process: subprocess.Popen[bytes]
+    log_file: Path
+    is_ready: bool = False
+    is_ending: bool = False
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def main_process(self) -> int:
+        """The container's first process, seen from outside."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return int(children.read_text().split()[0])
+
+    def answers(self, probe: Probe) -> bool:
+        with grpc.insecure_channel(f"{self.address}:{probe.port}") as channel:
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(service=probe.service), timeout=probe.timeout
+                )
+            except grpc.RpcError:
+                return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@dataclass
+class Cluster:
+    """One network of hosts, and the names of services on it.
+
+    ``volumes``: directories behind claims and secrets by their name; ``image``: paths of this
+    machine that belong to what stands for the images.
+    """
+
+    directory: Path
+    services: list[Service]
+    volumes: Mapping[str, Path]
+    pods: list[Pod] = field(default_factory=list)
+    _addresses: count[int] = field(default_factory=lambda: count(2))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        assert os.getpid() == 1, "to be run in namespaces of its own"
+        self._hosts = self.directory / "hosts"
+        self._hosts.write_text("127.0.0.1 localhost\n")
+        _run("mount", "--bind", str(self._hosts), "/etc/hosts")
+        Path("/run/netns").mkdir(exist_ok=True)
+        _run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
+        _ip("link", "add", "node", "type", "bridge")
+        _ip("addr", "add", f"{_NETWORK}.1/24", "dev", "node")
+        for name in ("node", "lo"):
+            _ip("link", "set", name, "up")
+        threading.Thread(target=self._look_after, daemon=True).start()
+
+    def start(
+        self,
+        template: PodTemplate,
+        name: str,
+        *,
+        extra: Mapping[str, str] | None = None,
+        change: Callable[[list[str]], list[str]] = lambda command: command,
+    ) -> Pod:
+        """Starts a pod; ``change``: what of its command cannot be as it is on this machine."""
+        number = next(self._addresses)
+        address = f"{_NETWORK}.{number}"
+        _ip("netns", "add", name)
+        _ip("link", "add", f"veth{number}", "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", f"veth{number}", "master", "node", "up")
+        _ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+        for device in ("eth0", "lo"):
+            _ip("-n", name, "link", "set", device, "up")
+        environment = template.environment(name, address, {**IMAGE_ENVIRONMENT, **(extra or {})})
+        user, group = template.user
+        root = self.directory / f"{name}.root"
+        root.mkdir()
+        spec = {
+            "root": str(root),
+            "hosts": str(self._hosts),
+            "shown": [str(path) for path in IMAGE],
+            "mounts": [
+                (path, self._source(template, name, volume, user, group), read_only)
+                for path, volume, read_only in template.mounts()
+            ],
+            "user": user,
+            "group": group,
+            "read_only_root": template.has_read_only_root,
+            "command": change(template.command(environment)),
+            "environment": environment,
+        }
+        file = self.directory / f"{name}.json"
+        file.write_text(json.dumps(spec))
+        log_file = self.directory / f"{name}.log"
+        with log_file.open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    *("ip", "netns", "exec", name),
+                    *("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"),
+                    *(sys.executable, launch.__file__, str(file)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        pod = Pod(name, address, template, process, log_file)
+        with self._lock:
+            self.pods.append(pod)
+        self._publish()
+        return pod
+
+    def await_ready(self, pod: Pod) -> float:
+        """Until its startup and readiness probes answer, within what the startup probe bears."""
+        began = time.monotonic()
+        probe = pod.template.probe("startup") or pod.template.probe("readiness")
+        assert probe is not None
+        while not pod.is_ready:
+            assert pod.is_running, pod.log
+            assert time.monotonic() - began < probe.patience, pod.log
+            time.sleep(_LOOK_SECONDS)
+        return time.monotonic() - began
+
+    def delete(self, pod: Pod) -> Ending:
+        """SIGTERM to its first process, and SIGKILL to what is left when its grace is over."""
+        pod.is_ending = True
+        self._publish()
+        began = time.monotonic()
+        os.kill(pod.main_process(), signal.SIGTERM)
+        killed = False
+        try:
+            status = pod.process.wait(pod.template.grace)
+        except subprocess.TimeoutExpired:
+            killed = True
+            pod.process.kill()
+            status = pod.process.wait()
+        with self._lock:
+            self.pods.remove(pod)
+        self._publish()
+        _ip("netns", "del", pod.name)
+        return Ending(time.monotonic() - began, killed, status)
+
+    def kill(self, pod: Pod) -> None:
+        """As when its node is lost."""
+        pod.is_ending = True
+        pod.process.kill()
+        pod.process.wait()
+        with self._lock:
+            self.pods.remove(pod)
+        self._publish()
+        _ip("netns", "del", pod.name)
+
+    def _source(
+        self, template: PodTemplate, pod: str, volume: Mapping[str, object], user: int, group: int
+    ) -> str | None:
+        """The directory behind a volume; None: an empty one in memory."""
+        if "emptyDir" in volume:
+            return None
+        for kind, key in (
+            ("persistentVolumeClaim", "claimName"),
+            ("secret", "secretName"),
+            ("configMap", "name"),
+        ):
+            if kind in volume:
+                found = volume[kind]
+                assert isinstance(found, Mapping)
+                return str(self.volumes[found[key]])
+        # Of a StatefulSet: it outlives the pod.
+        claim = self.directory / f"{volume['claimTemplate']}-{pod}"
+        claim.mkdir(exist_ok=True)
+        os.chown(claim, user, group)
+        return str(claim)
+
+    def _look_after(self) -> None:
+        while True:
+            with self._lock:
+                pods = list(self.pods)
+            for pod in pods:
+                probe = pod.template.probe("readiness")
+                ready = pod.is_running and (probe is None or pod.answers(probe))
+                if ready != pod.is_ready:
+                    pod.is_ready = ready
+                    self._publish()
+            time.sleep(_LOOK_SECONDS)
+
+    def _publish(self) -> None:
+        """Gives the names of services to the pods that are behind them now."""
+        lines = ["127.0.0.1 localhost"]
+        with self._lock:
+            for service in self.services:
+                for pod in self.pods:
+                    selected = service.selector.items() <= pod.template.labels.items()
+                    if selected and (service.publishes_unready or pod.is_ready):
+                        if not pod.is_ending:
+                            names = [service.name + domain for domain in _DOMAINS]
+                            lines.append(f"{pod.address} {' '.join(names)}")
+            for pod in self.pods:
+                lines.append(f"{pod.address} {pod.name}")
+            # In place: the node and the containers have the file itself mounted.
+            self._hosts.write_text("\n".join(lines) + "\n")
+
+
+def _ip(*arguments: str) -> None:
+    _run("ip", *arguments)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")

@@ -1,0 +1,180 @@
+"""What rendered manifests say of pods: the parts that a kubelet acts on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+_POD_TEMPLATES = {
+    "Deployment": ("spec", "template"),
+    "StatefulSet": ("spec", "template"),
+    "LeaderWorkerSet": ("spec", "leaderWorkerTemplate", "workerTemplate"),
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A gRPC probe; bounds in seconds."""
+
+    port: int
+    service: str
+    period: float
+    timeout: float
+    failures: int
+
+    @property
+    def patience(self) -> float:
+        return self.period * self.failures
+
+
+@dataclass(frozen=True)
+class PodTemplate:
+    """One container's pod of a workload; ``raw`` is its spec as it was rendered."""
+
+    workload: str
+    kind: str
+    labels: Mapping[str, str]
+    raw: Mapping[str, Any]
+
+    @property
+    def container(self) -> Mapping[str, Any]:
+        [only] = self.raw["containers"]
+        found: Mapping[str, Any] = only
+        return found
+
+    @property
+    def grace(self) -> float:
+        return float(self.raw["terminationGracePeriodSeconds"])
+
+    @property
+    def user(self) -> tuple[int, int]:
+        security = {**self.raw["securityContext"], **self.container.get("securityContext", {})}
+        assert security["runAsNonRoot"] is True
+        return security["runAsUser"], security["runAsGroup"]
+
+    @property
+    def has_read_only_root(self) -> bool:
+        return self.container["securityContext"]["readOnlyRootFilesystem"] is True
+
+    def environment(self, pod: str, address: str, extra: Mapping[str, str]) -> dict[str, str]:
+        """The container's variables; ``extra`` are those that a controller adds."""
+        values = dict(extra)
+        known = {"metadata.name": pod, "status.podIP": address, "metadata.namespace": "ditplan"}
+        for entry in self.container.get("env", []):
+            if "value" in entry:
+                values[entry["name"]] = _expanded(entry["value"], values)
+            else:
+                field = entry["valueFrom"]["fieldRef"]["fieldPath"]
+                values[entry["name"]] = known[field]
+        return values
+
+    def command(self, environment: Mapping[str, str]) -> list[str]:
+        """What is run, with $(NAME) replaced as Kubernetes does it."""
+        words = [*self.container["command"], *self.container.get("args", [])]
+        return [_expanded(str(word), environment) for word in words]
+
+    def probe(self, name: str) -> Probe | None:
+        """The startup, readiness or liveness probe."""
+        found = self.container.get(f"{name}Probe")
+        if found is None:
+            return None
+        port = found["grpc"]["port"]
+        if isinstance(port, str):
+            port = next(p["containerPort"] for p in self.container["ports"] if p["name"] == port)
+        return Probe(
+            port=port,
+            service=found["grpc"].get("service", ""),
+            period=found.get("periodSeconds", 10),
+            timeout=found.get("timeoutSeconds", 1),
+            failures=found.get("failureThreshold", 3),
+        )
+
+    def mounts(self) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+        """Where what is mounted, and whether read-only."""
+        volumes = {volume["name"]: volume for volume in self.raw.get("volumes", [])}
+        for mount in self.container.get("volumeMounts", []):
+            volume = volumes.get(mount["name"], {"claimTemplate": mount["name"]})
+            yield mount["mountPath"], volume, bool(mount.get("readOnly"))
+
+
+@dataclass(frozen=True)
+class Service:
+    """A name and the labels of the pods behind it."""
+
+    name: str
+    selector: Mapping[str, str]
+    publishes_unready: bool
+
+
+class Rendering:
+    """All objects of one overlay."""
+
+    def __init__(self, documents: list[Mapping[str, Any]]) -> None:
+        self._documents = documents
+
+    def template(self, workload: str, role: str = "worker") -> PodTemplate:
+        """The pods of a Deployment, StatefulSet or LeaderWorkerSet; ``role``: of the latter."""
+        for document in self._documents:
+            kind = document["kind"]
+            if kind in _POD_TEMPLATES and document["metadata"]["name"] == workload:
+                found: Any = document
+                path = _POD_TEMPLATES[kind]
+                if kind == "LeaderWorkerSet" and role == "leader":
+                    template = document["spec"]["leaderWorkerTemplate"]
+                    path = (
+                        *path[:-1],
+                        "leaderTemplate" if "leaderTemplate" in template else path[-1],
+                    )
+                for key in path:
+                    found = found[key]
+                return PodTemplate(workload, kind, found["metadata"]["labels"], found["spec"])
+        raise KeyError(workload)
+
+    def replicas(self, workload: str) -> int:
+        [found] = [
+            document["spec"].get("replicas", 1)
+            for document in self._documents
+            if document["kind"] in _POD_TEMPLATES and document["metadata"]["name"] == workload
+        ]
+        return int(found)
+
+    @property
+    def services(self) -> list[Service]:
+        return [
+            Service(
+                document["metadata"]["name"],
+                document["spec"]["selector"],
+                document["spec"].get("publishNotReadyAddresses", False),
+            )
+            for document in self._documents
+            if document["kind"] == "Service"
+        ]
+
+    def config_map(self, name: str) -> Mapping[str, str]:
+        [found] = [
+            document["data"]
+            for document in self._documents
+            if document["kind"] == "ConfigMap" and document["metadata"]["name"] == name
+        ]
+        return dict(found)
+
+
+def render(directory: Path) -> Rendering:
+    """An overlay as `kubectl kustomize` has it."""
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(directory)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return Rendering([each for each in yaml.safe_load_all(done.stdout) if each])
+
+
+def _expanded(text: str, values: Mapping[str, str]) -> str:
+    return _REFERENCE.sub(lambda found: values.get(found[1], found[0]), text)
