@@ -248,10 +248,10 @@ class Cluster:
             for service in self.services:
                 for pod in self.pods:
                     selected = service.selector.items() <= pod.template.labels.items()
-                    if selected and (service.publishes_unready or pod.is_ready):
-                        if not pod.is_ending:
-                            names = [service.name + domain for domain in _DOMAINS]
-                            lines.append(f"{pod.address} {' '.join(names)}")
+                    is_published = service.publishes_unready or pod.is_ready
+                    if selected and is_published and not pod.is_ending:
+                        names = [service.name + domain for domain in _DOMAINS]
+                        lines.append(f"{pod.address} {' '.join(names)}")
             for pod in self.pods:
                 lines.append(f"{pod.address} {pod.name}")
             # In place: the node and the containers have the file itself mounted.

@@ -127,11 +127,9 @@ class Rendering:
                 found: Any = document
                 path = _POD_TEMPLATES[kind]
                 if kind == "LeaderWorkerSet" and role == "leader":
-                    template = document["spec"]["leaderWorkerTemplate"]
-                    path = (
-                        *path[:-1],
-                        "leaderTemplate" if "leaderTemplate" in template else path[-1],
-                    )
+                    leader = "leaderTemplate"
+                    if leader in document["spec"]["leaderWorkerTemplate"]:
+                        path = (*path[:-1], leader)
                 for key in path:
                     found = found[key]
                 return PodTemplate(workload, kind, found["metadata"]["labels"], found["spec"])
