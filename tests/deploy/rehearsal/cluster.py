@@ -14,16 +14,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.deploy.rehearsal import launch
-from tests.deploy.rehearsal.rendered import PodTemplate, Probe, Service
+from tests.deploy.rehearsal.rendered import Container, PodTemplate, Probe, Service
 
 REPOSITORY = Path(__file__).parents[3]
 _NETWORK = "10.77.0"
@@ -89,13 +90,14 @@ class Pod:
 class Cluster:
     """One network of hosts, and the names of services on it.
 
-    ``volumes``: directories behind claims and secrets by their name; ``image``: paths of this
-    machine that belong to what stands for the images.
+    ``volumes``: directories behind claims and secrets by their name. ``image_content``: what images
+    hold beside programs, by its path in them.
     """
 
     directory: Path
     services: list[Service]
     volumes: Mapping[str, Path]
+    image_content: Mapping[str, Path]
     pods: list[Pod] = field(default_factory=list)
     _addresses: count[int] = field(default_factory=lambda: count(2))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -118,10 +120,15 @@ class Cluster:
         template: PodTemplate,
         name: str,
         *,
-        extra: Mapping[str, str] | None = None,
-        change: Callable[[list[str]], list[str]] = lambda command: command,
+        given: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        arguments: Mapping[str, str] | None = None,
     ) -> Pod:
-        """Starts a pod; ``change``: what of its command cannot be as it is on this machine."""
+        """Starts a pod.
+
+        ``given``: variables that a controller adds. ``environment``, ``arguments``: values of its
+        variables and options that are to be others than the manifest's, by their names.
+        """
         number = next(self._addresses)
         address = f"{_NETWORK}.{number}"
         _ip("netns", "add", name)
@@ -130,31 +137,60 @@ class Cluster:
         _ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
         for device in ("eth0", "lo"):
             _ip("-n", name, "link", "set", device, "up")
-        environment = template.environment(name, address, {**IMAGE_ENVIRONMENT, **(extra or {})})
-        user, group = template.user
-        root = self.directory / f"{name}.root"
-        root.mkdir()
+        known = {"metadata.name": name, "status.podIP": address, "metadata.namespace": "ditplan"}
+        log_file = self.directory / f"{name}.log"
+
+        def run(container: Container) -> subprocess.Popen[bytes]:
+            variables = container.environment(
+                {**IMAGE_ENVIRONMENT, **(given or {})}, known, environment or {}
+            )
+            command = _changed(container.command(variables), arguments or {})
+            return self._run(container, name, command, variables, log_file)
+
+        for container in template.init_containers:
+            done = run(container)
+            assert done.wait(60) == 0, log_file.read_text()
+        pod = Pod(name, address, template, run(template.container), log_file)
+        with self._lock:
+            self.pods.append(pod)
+        self._publish()
+        return pod
+
+    def _run(
+        self,
+        container: Container,
+        pod: str,
+        command: list[str],
+        environment: Mapping[str, str],
+        log_file: Path,
+    ) -> subprocess.Popen[bytes]:
+        user, group = container.user
+        root = self.directory / f"{pod}.root"
+        root.mkdir(exist_ok=True)
         spec = {
             "root": str(root),
+            "hostname": pod,
             "hosts": str(self._hosts),
             "shown": [str(path) for path in IMAGE],
             "mounts": [
-                (path, self._source(template, name, volume, user, group), read_only)
-                for path, volume, read_only in template.mounts()
+                *(
+                    (str(self._source(pod, m.volume, user, group)), m.path, m.read_only)
+                    for m in container.mounts()
+                ),
+                *((str(source), path, True) for path, source in self.image_content.items()),
             ],
             "user": user,
             "group": group,
-            "read_only_root": template.has_read_only_root,
-            "command": change(template.command(environment)),
+            "read_only_root": container.has_read_only_root,
+            "command": command,
             "environment": environment,
         }
-        file = self.directory / f"{name}.json"
+        file = self.directory / f"{pod}.json"
         file.write_text(json.dumps(spec))
-        log_file = self.directory / f"{name}.log"
         with log_file.open("ab") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [
-                    *("ip", "netns", "exec", name),
+                    *("ip", "netns", "exec", pod),
                     *("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"),
                     *(sys.executable, launch.__file__, str(file)),
                 ],
@@ -162,16 +198,12 @@ class Cluster:
                 stdout=log,
                 stderr=log,
             )
-        pod = Pod(name, address, template, process, log_file)
-        with self._lock:
-            self.pods.append(pod)
-        self._publish()
-        return pod
 
     def await_ready(self, pod: Pod) -> float:
         """Until its startup and readiness probes answer, within what the startup probe bears."""
         began = time.monotonic()
-        probe = pod.template.probe("startup") or pod.template.probe("readiness")
+        container = pod.template.container
+        probe = container.probe("startup") or container.probe("readiness")
         assert probe is not None
         while not pod.is_ready:
             assert pod.is_running, pod.log
@@ -184,10 +216,11 @@ class Cluster:
         pod.is_ending = True
         self._publish()
         began = time.monotonic()
+        time.sleep(pod.template.container.pre_stop_sleep)
         os.kill(pod.main_process(), signal.SIGTERM)
         killed = False
         try:
-            status = pod.process.wait(pod.template.grace)
+            status = pod.process.wait(pod.template.grace - (time.monotonic() - began))
         except subprocess.TimeoutExpired:
             killed = True
             pod.process.kill()
@@ -208,33 +241,24 @@ class Cluster:
         self._publish()
         _ip("netns", "del", pod.name)
 
-    def _source(
-        self, template: PodTemplate, pod: str, volume: Mapping[str, object], user: int, group: int
-    ) -> str | None:
-        """The directory behind a volume; None: an empty one in memory."""
-        if "emptyDir" in volume:
-            return None
-        for kind, key in (
-            ("persistentVolumeClaim", "claimName"),
-            ("secret", "secretName"),
-            ("configMap", "name"),
-        ):
+    def _source(self, pod: str, volume: Mapping[str, Any], user: int, group: int) -> Path:
+        """The directory behind a volume."""
+        for kind, key in (("persistentVolumeClaim", "claimName"), ("secret", "secretName")):
             if kind in volume:
-                found = volume[kind]
-                assert isinstance(found, Mapping)
-                return str(self.volumes[found[key]])
-        # Of a StatefulSet: it outlives the pod.
-        claim = self.directory / f"{volume['claimTemplate']}-{pod}"
-        claim.mkdir(exist_ok=True)
-        os.chown(claim, user, group)
-        return str(claim)
+                return self.volumes[volume[kind][key]]
+        assert "emptyDir" in volume or "claimTemplate" in volume, volume
+        # What a StatefulSet claims outlives the pod, as this directory does.
+        own = self.directory / f"{pod}.{volume['name']}"
+        own.mkdir(exist_ok=True)
+        os.chown(own, user, group)
+        return own
 
     def _look_after(self) -> None:
         while True:
             with self._lock:
                 pods = list(self.pods)
             for pod in pods:
-                probe = pod.template.probe("readiness")
+                probe = pod.template.container.probe("readiness")
                 ready = pod.is_running and (probe is None or pod.answers(probe))
                 if ready != pod.is_ready:
                     pod.is_ready = ready
@@ -256,6 +280,20 @@ class Cluster:
                 lines.append(f"{pod.address} {pod.name}")
             # In place: the node and the containers have the file itself mounted.
             self._hosts.write_text("\n".join(lines) + "\n")
+
+
+def _changed(command: list[str], arguments: Mapping[str, str]) -> list[str]:
+    """Options as ``--name=value`` with other values."""
+    changed = []
+    missing = set(arguments)
+    for word in command:
+        name, equals, _ = word.partition("=")
+        if equals and name in arguments:
+            missing.discard(name)
+            word = f"{name}={arguments[name]}"
+        changed.append(word)
+    assert not missing, f"{missing} are not in {command}"
+    return changed
 
 
 def _ip(*arguments: str) -> None:

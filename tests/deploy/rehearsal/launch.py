@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ _OF_ETC = ("group", "ld.so.cache", "localtime", "nsswitch.conf", "passwd", "ssl"
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     root = Path(spec["root"])
+    socket.sethostname(spec["hostname"])
     _mount("--make-rprivate", "/")
     _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", root)
     for name in (*_SHOWN, *spec["shown"]):
@@ -43,15 +45,12 @@ def main() -> None:
         _mount("--rbind", f"/{name}", root / name)
     (root / "proc").mkdir()
     _mount("-t", "proc", "proc", root / "proc")
-    for path, source, read_only in spec["mounts"]:
+    for source, path, read_only in spec["mounts"]:
         inside = root / path.lstrip("/")
         inside.mkdir(parents=True, exist_ok=True)
-        if source is None:
-            _mount("-t", "tmpfs", "-o", f"uid={spec['user']},gid={spec['group']}", "tmpfs", inside)
-        else:
-            _mount("--bind", source, inside)
-            if read_only:
-                _mount("-o", "remount,bind,ro", inside)
+        _mount("--bind", source, inside)
+        if read_only:
+            _mount("-o", "remount,bind,ro", inside)
     if spec["read_only_root"]:
         _mount("-o", "remount,ro", root)
     os.chroot(root)

@@ -35,59 +35,66 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class PodTemplate:
-    """One container's pod of a workload; ``raw`` is its spec as it was rendered."""
+class Mount:
+    """Where what is mounted; ``volume`` as the pod declares it."""
 
-    workload: str
-    kind: str
-    labels: Mapping[str, str]
-    raw: Mapping[str, Any]
+    path: str
+    volume: Mapping[str, Any]
+    read_only: bool
 
-    @property
-    def container(self) -> Mapping[str, Any]:
-        [only] = self.raw["containers"]
-        found: Mapping[str, Any] = only
-        return found
 
-    @property
-    def grace(self) -> float:
-        return float(self.raw["terminationGracePeriodSeconds"])
+class Container:
+    """One container of a pod; ``raw`` is it as it was rendered."""
+
+    def __init__(self, raw: Mapping[str, Any], pod: Mapping[str, Any]) -> None:
+        self.raw = raw
+        self._pod = pod
 
     @property
     def user(self) -> tuple[int, int]:
-        security = {**self.raw["securityContext"], **self.container.get("securityContext", {})}
+        security = {**self._pod["securityContext"], **self.raw.get("securityContext", {})}
         assert security["runAsNonRoot"] is True
         return security["runAsUser"], security["runAsGroup"]
 
     @property
     def has_read_only_root(self) -> bool:
-        return self.container["securityContext"]["readOnlyRootFilesystem"] is True
+        return self.raw["securityContext"]["readOnlyRootFilesystem"] is True
 
-    def environment(self, pod: str, address: str, extra: Mapping[str, str]) -> dict[str, str]:
-        """The container's variables; ``extra`` are those that a controller adds."""
-        values = dict(extra)
-        known = {"metadata.name": pod, "status.podIP": address, "metadata.namespace": "ditplan"}
-        for entry in self.container.get("env", []):
-            if "value" in entry:
-                values[entry["name"]] = _expanded(entry["value"], values)
+    @property
+    def pre_stop_sleep(self) -> float:
+        """Seconds between the end's beginning and SIGTERM."""
+        hook = self.raw.get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})
+        return float(hook["sleep"]["seconds"])
+
+    def environment(
+        self, given: Mapping[str, str], known: Mapping[str, str], changes: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Its variables: those that its image and a controller give, and its own.
+
+        ``known``: fields of the pod by their path. ``changes``: values to be had instead.
+        """
+        values = dict(given)
+        for entry in self.raw.get("env", []):
+            name = entry["name"]
+            if name in changes:
+                values[name] = changes[name]
+            elif "value" in entry:
+                values[name] = _expanded(entry["value"], values)
             else:
-                field = entry["valueFrom"]["fieldRef"]["fieldPath"]
-                values[entry["name"]] = known[field]
+                values[name] = known[entry["valueFrom"]["fieldRef"]["fieldPath"]]
         return values
 
     def command(self, environment: Mapping[str, str]) -> list[str]:
         """What is run, with $(NAME) replaced as Kubernetes does it."""
-        words = [*self.container["command"], *self.container.get("args", [])]
+        words = [*self.raw["command"], *self.raw.get("args", [])]
         return [_expanded(str(word), environment) for word in words]
 
     def probe(self, name: str) -> Probe | None:
         """The startup, readiness or liveness probe."""
-        found = self.container.get(f"{name}Probe")
+        found = self.raw.get(f"{name}Probe")
         if found is None:
             return None
         port = found["grpc"]["port"]
-        if isinstance(port, str):
-            port = next(p["containerPort"] for p in self.container["ports"] if p["name"] == port)
         return Probe(
             port=port,
             service=found["grpc"].get("service", ""),
@@ -96,12 +103,35 @@ class PodTemplate:
             failures=found.get("failureThreshold", 3),
         )
 
-    def mounts(self) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
-        """Where what is mounted, and whether read-only."""
-        volumes = {volume["name"]: volume for volume in self.raw.get("volumes", [])}
-        for mount in self.container.get("volumeMounts", []):
-            volume = volumes.get(mount["name"], {"claimTemplate": mount["name"]})
-            yield mount["mountPath"], volume, bool(mount.get("readOnly"))
+    def mounts(self) -> Iterator[Mount]:
+        volumes = {volume["name"]: volume for volume in self._pod.get("volumes", [])}
+        for mount in self.raw.get("volumeMounts", []):
+            # What is not among them a StatefulSet claims.
+            volume = volumes.get(mount["name"], {"name": mount["name"], "claimTemplate": True})
+            yield Mount(mount["mountPath"], volume, bool(mount.get("readOnly")))
+
+
+@dataclass(frozen=True)
+class PodTemplate:
+    """The pods of a workload; ``raw`` is their spec as it was rendered."""
+
+    workload: str
+    kind: str
+    labels: Mapping[str, str]
+    raw: Mapping[str, Any]
+
+    @property
+    def container(self) -> Container:
+        [only] = self.raw["containers"]
+        return Container(only, self.raw)
+
+    @property
+    def init_containers(self) -> list[Container]:
+        return [Container(each, self.raw) for each in self.raw.get("initContainers", [])]
+
+    @property
+    def grace(self) -> float:
+        return float(self.raw["terminationGracePeriodSeconds"])
 
 
 @dataclass(frozen=True)
@@ -154,14 +184,6 @@ class Rendering:
             for document in self._documents
             if document["kind"] == "Service"
         ]
-
-    def config_map(self, name: str) -> Mapping[str, str]:
-        [found] = [
-            document["data"]
-            for document in self._documents
-            if document["kind"] == "ConfigMap" and document["metadata"]["name"] == name
-        ]
-        return dict(found)
 
 
 def render(directory: Path) -> Rendering:

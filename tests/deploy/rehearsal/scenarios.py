@@ -8,10 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.deploy.rehearsal import credentials
 from tests.deploy.rehearsal.cluster import IMAGE_ENVIRONMENT, REPOSITORY, Cluster, Pod
@@ -20,38 +21,52 @@ from tests.deploy.rehearsal.rendered import Rendering, render
 _OVERLAYS = REPOSITORY / "deploy" / "kubernetes" / "overlays"
 _MODEL = REPOSITORY / "deploy" / "demo" / "model"
 _PROMPT = "a yellow star at the top right on a blue background"
+_NO_FIELDS = {"metadata.name": "", "status.podIP": "", "metadata.namespace": ""}
 LONG = 400
 """Steps: several seconds of the demo model."""
 
 
 class Rehearsal:
-    """An overlay on this machine: the demo model behind its model's name, CPUs for its GPUs."""
+    """An overlay on this machine: the demo model for the one that it serves, CPUs for its GPUs."""
 
     def __init__(self, overlay: str, directory: Path) -> None:
         self.rendering: Rendering = render(_OVERLAYS / overlay)
         self.directory = directory
         secrets = credentials.make(directory / "secrets")
         models = directory / "models"
-        self.model = self._model_of(self.rendering)
-        shutil.copytree(_MODEL, models / Path(self.model).relative_to("/models"))
-        self.cluster = Cluster(directory, self.rendering.services, {**secrets, "models": models})
+        variables = self.rendering.template("executor").container.environment({}, _NO_FIELDS, {})
+        shutil.copytree(_MODEL, models / Path(variables["MODEL"]).relative_to("/models"))
+        self.cluster = Cluster(
+            directory,
+            self.rendering.services,
+            {**secrets, "models": models},
+            {"/checkpoints": models},
+        )
         self._client = secrets["client"]
         self._pool = ThreadPoolExecutor(4)
 
     def start(
-        self, workload: str, name: str, *, role: str = "worker", ranks: int = 1, **options: object
+        self,
+        workload: str,
+        name: str,
+        *,
+        role: str = "worker",
+        ranks: int = 1,
+        given: Mapping[str, str] | None = None,
+        arguments: Mapping[str, str] | None = None,
     ) -> Pod:
-        def change(command: list[str]) -> list[str]:
-            return _on_this_machine(command, ranks, options)
+        return self.cluster.start(
+            self.rendering.template(workload, role),
+            name,
+            given=given,
+            environment={"RANKS": str(ranks), "SERVED_NAME": "demo", "OMP_NUM_THREADS": "1"},
+            arguments=arguments,
+        )
 
-        extra = options.pop("extra", None)
-        template = self.rendering.template(workload, role)
-        return self.cluster.start(template, name, extra=extra, change=change)  # type: ignore[arg-type]
-
-    def ready(self, workload: str, name: str, **options: object) -> Pod:
-        pod = self.start(workload, name, **options)  # type: ignore[arg-type]
+    def ready(self, workload: str, name: str, **options: Any) -> Pod:
+        pod = self.start(workload, name, **options)
         seconds = self.cluster.await_ready(pod)
-        print(f"{name}: ready after {seconds:.1f} s")
+        print(f"{name}: ready after {seconds:.1f} s", flush=True)
         return pod
 
     def draw(self, name: str, *options: str) -> bytes:
@@ -59,7 +74,7 @@ class Rehearsal:
         file = self.directory / f"{name}.png"
         record = file.with_suffix(".json")
         command = ["generate", "--planner", "planner:7330", *self._credentials("anna")]
-        command += ["--model", self.model, "--prompt", _PROMPT, "--seed", "1", *options]
+        command += ["--model", "demo", "--prompt", _PROMPT, "--seed", "1", *options]
         done = subprocess.run(
             [sys.executable, "-m", "planner", *command, "--out", file, "--record", record],
             capture_output=True,
@@ -87,30 +102,11 @@ class Rehearsal:
         return _eventually(lambda: next(found(), None))
 
     def _credentials(self, token: str) -> list[str]:
-        if "--insecure" in self.rendering.template("planner").command({}):
+        if "--insecure" in self.rendering.template("planner").container.command({}):
             return ["--insecure"]
         tls = {"--tls-ca": "ca.crt", "--tls-cert": "tls.crt", "--tls-key": "tls.key"}
         files = [word for key, name in tls.items() for word in (key, str(self._client / name))]
         return [*files, "--token-file", str(self._client / f"{token}.token")]
-
-    @staticmethod
-    def _model_of(rendering: Rendering) -> str:
-        command = rendering.template("executor").command({})
-        return command[command.index("--model") + 1]
-
-
-def _on_this_machine(command: list[str], ranks: int, options: dict[str, object]) -> list[str]:
-    """A command with CPUs for GPUs, as many ranks as this machine bears, and changed options."""
-    changes = {"--nproc-per-node": str(ranks), "--device": "cpu", "--dtype": "float32"}
-    changes |= {"--" + name.replace("_", "-"): str(value) for name, value in options.items()}
-    changed = list(command)
-    for i, word in enumerate(changed):
-        name, equals, _ = word.partition("=")
-        if name in changes and equals:
-            changed[i] = f"{name}={changes[name]}"
-        elif word in changes:
-            changed[i + 1] = changes[word]
-    return changed
 
 
 def rollout() -> None:
@@ -126,7 +122,7 @@ def rollout() -> None:
         new = place.ready("planner", "planner-new")
         _ended_well(place, old)
         _ended_well(place, dispatch)
-        place.ready("dispatch", "dispatch-0b")
+        place.ready("dispatch", "dispatch-0")
         assert run.result(120) == undisturbed
         events = [_event(line) for line in executor.log.splitlines()]
         assert events.count("run_started") == 2, "no attempt was lost"
@@ -152,8 +148,8 @@ def executor_goes() -> None:
         assert "run_handed_back" not in {_event(line) for line in first.log.splitlines()}
 
         pods = [pod for pod in pods if pod is not first]
-        pods.append(place.ready("executor", "executor-2", drain_seconds=0.5))
-        pods.append(place.ready("executor", "executor-3", drain_seconds=0.5))
+        pods.append(place.ready("executor", "executor-2", arguments={"--drain-seconds": "0.5"}))
+        pods.append(place.ready("executor", "executor-3", arguments={"--drain-seconds": "0.5"}))
         _ended_well(place, pods.pop(0))
         run = place.drawing("handed-back", *steps)
         second = place.runs_on(pods)
@@ -184,7 +180,7 @@ def two_nodes() -> None:
                     f"executor-{nodes}-{i}",
                     role="leader" if i == 0 else "worker",
                     ranks=2 // nodes,
-                    extra={
+                    given={
                         "LWS_LEADER_ADDRESS": f"executor-{nodes}-0",
                         "LWS_GROUP_SIZE": str(nodes),
                         "LWS_WORKER_INDEX": str(i),
