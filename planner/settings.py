@@ -17,8 +17,11 @@ class Timing:
     # A SIGKILLed executor is acted on within two seconds: this, and the time to notice.
     broken_stream_grace: float = 1.0
     lease_ttl: float = 10.0
-    # For an executor to attach to a new lease, or again to a restarted planner.
+    # For an executor to attach to a new lease.
     attach_window: float = 5.0
+    # For executors to attach again to a restarted planner. Behind a service they reach it only once
+    # its readiness was probed (every 5 s) and they have dialled again, the last time too early.
+    restart_window: float = 30.0
     cancel_window: float = 5.0
     # Without a step for so long, an executor is stuck, however well it sends heartbeats.
     max_step_seconds: float = 1800.0

@@ -77,7 +77,7 @@ class Settlement:
                 self._stalled = True
             try:
                 if self._stalled:
-                    self._store.extend_all(time.time() + self._timing.attach_window)
+                    self._store.extend_all(time.time() + self._timing.restart_window)
                     self._stalled = False
                 self._act_on_deadlines()
                 deadline = self._store.next_deadline()

@@ -13,6 +13,8 @@ import grpc
 from ditplan.common.connection import TOKEN_VARIABLE, Connection, ConnectionOptionsError
 from ditplan.common.secret_files import Stamp, stamp
 
+# A name that has moved to another host is looked up again soon, and not after half a minute.
+_RESOLVING = ("grpc.dns_min_time_between_resolutions_ms", 1000)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
 
 
@@ -20,10 +22,10 @@ def open_channel(
     connection: Connection, address: str, options: Sequence[tuple[str, Any]]
 ) -> grpc.Channel:
     """Raises ConnectionOptionsError where a file cannot be used."""
+    options = _complete(connection, options)
     if connection.ca is None:
         channel = grpc.insecure_channel(address, options)
     else:
-        options = _with_name(connection, options)
         channel = grpc.secure_channel(address, _tls(connection), options)
     token = token_of(connection)
     return channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
@@ -33,9 +35,9 @@ def open_aio_channel(
     connection: Connection, address: str, options: Sequence[tuple[str, Any]]
 ) -> grpc.aio.Channel:
     """The same for asyncio, without the token: its caller sends that of `token_of`."""
+    options = _complete(connection, options)
     if connection.ca is None:
         return grpc.aio.insecure_channel(address, options)
-    options = _with_name(connection, options)
     return grpc.aio.secure_channel(address, _tls(connection), options)
 
 
@@ -44,10 +46,11 @@ def bearer(token: str) -> tuple[str, str]:
     return "authorization", f"Bearer {token}"
 
 
-def _with_name(
+def _complete(
     connection: Connection, options: Sequence[tuple[str, Any]]
 ) -> Sequence[tuple[str, Any]]:
-    if connection.server_name is None:
+    options = (*options, _RESOLVING)
+    if connection.ca is None or connection.server_name is None:
         return options
     return (*options, ("grpc.ssl_target_name_override", connection.server_name))
 

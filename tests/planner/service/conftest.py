@@ -32,6 +32,7 @@ def settings(tmp_path: Path) -> Settings:
             broken_stream_grace=0.3,
             lease_ttl=3.0,
             attach_window=1.0,
+            restart_window=1.0,
             cancel_window=0.6,
             connected_grace=0.5,
             return_window=0.0,

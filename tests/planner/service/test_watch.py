@@ -128,7 +128,7 @@ async def test_a_watcher_that_comes_back_gets_each_later_event_once(settings: Se
         await run.report(0, 2)
         await look(planner.address, 5)
     # However long a busy machine takes until the executor is back.
-    patient = replace(settings, timing=replace(settings.timing, attach_window=20.0))
+    patient = replace(settings, timing=replace(settings.timing, restart_window=20.0))
     async with Planner(patient) as planner, Executor(planner.address) as executor:
         again = await executor.attach(run.lease, run.assignment)
         await again.attached()
