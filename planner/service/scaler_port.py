@@ -34,7 +34,8 @@ class ScalerPort:
         self._boundary = Boundary(gate, timing.stalled_seconds, _MESSAGE_BYTES, impatient=True)
         options = (
             *server_options(_MESSAGE_BYTES),
-            ("grpc.max_concurrent_streams", _STREAMS),
+            # Of one connection, with room for short calls beside the streams.
+            ("grpc.max_concurrent_streams", 2 * _STREAMS),
             ("grpc.max_connection_idle_ms", _IDLE_MS),
         )
         self._server = grpc.aio.server(interceptors=(self._boundary,), options=options)
