@@ -80,9 +80,10 @@ class Keda:
 
     def close(self) -> None:
         self._ended.set()
+        polling, watching = self._threads
+        polling.join(10)
         self._channel.close()
-        for thread in self._threads:
-            thread.join(10)
+        watching.join(10)
 
 
 @pytest.fixture
