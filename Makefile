@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROMPTS ?= 64
 ORACLE ?= tests/data/oracle
 PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto \
-  proto/ditplan/runtime/v1/*.proto)
+  proto/ditplan/runtime/v1/*.proto proto/ditplan/keda/*.proto)
 # One thread a process: several of them share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 
@@ -69,6 +69,9 @@ bench-service: setup ## Measure calls against a bare echo, what the service adds
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.service
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.hop
 
+bench-scaling: setup ## Measure how well the time of the demo model's runs is predicted (minutes)
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.scaling
+
 # docs/quality.png is the plot of a whole run.
 quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)
 	$(BIN)/pip install --quiet --editable '.[bench]'
@@ -98,4 +101,4 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 .PHONY: help setup demo test check conformance fuzz chaos chaos-ranks hostile bench-planner \
-  gpu bench-gpu bench-engine bench-parallel bench-placement bench-service quality demo-model docs proto clean
+  gpu bench-gpu bench-engine bench-parallel bench-placement bench-scaling bench-service quality demo-model docs proto clean

@@ -20,9 +20,10 @@ def serve(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "garbage", "127.0.0.1:", "[::1]:x"])
 def test_an_address_without_a_port_is_refused(tmp_path: Path, address: str) -> None:
-    done = serve(tmp_path, "--listen", address)
-    assert done.returncode == 2
-    assert f"'{address}' is not HOST:PORT" in done.stderr
+    for option in ("--listen", "--scaler-listen"):
+        done = serve(tmp_path, option, address)
+        assert done.returncode == 2
+        assert f"'{address}' is not HOST:PORT" in done.stderr
 
 
 def test_a_directory_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
@@ -71,6 +72,7 @@ def test_a_fault_in_the_tokens_file_is_refused_with_its_line(tmp_path: Path) -> 
     [
         (("--data", "x"), "--data: not together with --dispatch"),
         (("--max-queue", "5", "--log-prompts"), "--max-queue, --log-prompts: not together with"),
+        (("--scaler-listen", "127.0.0.1:0"), "--scaler-listen: not together with --dispatch"),
         (("--dispatch-tls-cert", "x"), "--dispatch-tls-cert goes together with --dispatch-tls-ca"),
         (("--dispatch-tls-ca", "/nowhere"), "--dispatch-tls-ca /nowhere: No such file"),
         (("--dispatch-token-file", "/nowhere"), "--dispatch-token-file /nowhere: No such file"),

@@ -14,8 +14,11 @@ import pytest
 from ditplan.v1 import generation_pb2, monitor_pb2, plan_pb2
 from ditplan.v1.monitor_pb2_grpc import MonitorServiceStub
 
+from planner.dispatch.attempts import ended
+from planner.dispatch.notices import Notices
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
+from planner.scaling.forecast import Forecast
 from planner.service.server import Planner, Settings
 from planner.store.sqlite import SqliteStore
 from planner.store.values import Needs, NewGeneration
@@ -126,13 +129,48 @@ def test_watchers_share_one_look_at_the_store(tmp_path: Path) -> None:
     with _store(tmp_path) as store:
         counting = CountingStore(store)
         roster = Roster(3.0)
-        board = StatusBoard(counting, roster, Sessions(), lambda: now)  # type: ignore[arg-type]
+        forecast = Forecast(store, Notices())
+        board = StatusBoard(counting, roster, Sessions(), forecast, lambda: now)  # type: ignore[arg-type]
         for _ in range(100):
             board.status(1.0)
         assert counting.looks == 1
         now += 1.0
         board.status(1.0)
         assert counting.looks == 2
+
+
+def test_models_with_work_are_told_apart_up_to_a_bound(tmp_path: Path) -> None:
+    with _store(tmp_path) as store:
+        now = 100.0
+        forecast = Forecast(store, Notices(), lambda: now)
+        board = StatusBoard(store, Roster(3.0), Sessions(), forecast, lambda: now)
+        for number in range(100):
+            store.create(_new(number, f"model-{number:03}"))
+        many = board.status(0.0).work
+        for number in range(100):
+            store.end_queued(f"{number:032x}", ended("CANCELLED", "unwanted"))
+        now += 1.0
+        after = board.status(0.0).work
+    assert [each.model for each in many] == [f"model-{n:03}" for n in range(64)] + ["other"]
+    assert [each.queued_seconds for each in many] == [10.0] * 64 + [360.0]
+    # Of a model that had work it is said that there is none.
+    assert [(each.model, each.queued_seconds) for each in after] == [
+        (f"model-{n:03}", 0.0) for n in range(64)
+    ]
+
+
+def _new(number: int, model: str) -> NewGeneration:
+    """Of ten steps."""
+    return NewGeneration(
+        generation=f"{number:032x}",
+        request_id="",
+        request_digest=b"",
+        needs=Needs(f"needs of {model}", model, plan_pb2.Program()),
+        spec=generation_pb2.GenerationSpec(),
+        plan=plan_pb2.Plan(program=plan_pb2.Program(num_inference_steps=10)),
+        diagnostics=(),
+        queue_deadline=time.time() + 60,
+    )
 
 
 def _copy(store: SqliteStore, count: int) -> None:
@@ -149,22 +187,16 @@ def _copy(store: SqliteStore, count: int) -> None:
 
 def test_a_long_queue_is_looked_over_in_milliseconds(tmp_path: Path) -> None:
     with _store(tmp_path) as store:
-        store.create(
-            NewGeneration(
-                generation=f"{0:032x}",
-                request_id="",
-                request_digest=b"",
-                needs=Needs("key", "model", plan_pb2.Program()),
-                spec=generation_pb2.GenerationSpec(),
-                plan=plan_pb2.Plan(),
-                diagnostics=(),
-                queue_deadline=time.time() + 60,
-            )
-        )
+        store.create(_new(0, "model"))
         _copy(store, 20_000)
         began = time.perf_counter()
         overview = store.overview(100, 1000)
         seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        [alike] = store.unfinished()
+        counted = time.perf_counter() - began
+    assert (alike.count, alike.steps_done) == (20_000, None)
+    assert counted < 0.2, counted
     assert overview.queued == 20_000
     assert [work.generation for work in overview.head] == [f"{n:032x}" for n in range(100)]
     assert seconds < 0.2, seconds
