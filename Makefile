@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROMPTS ?= 64
 ORACLE ?= tests/data/oracle
 PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto \
-  proto/ditplan/runtime/v1/*.proto)
+  proto/ditplan/runtime/v1/*.proto proto/ditplan/keda/*.proto)
 # One thread a process: several of them share the machine.
 ONE_THREAD := OMP_NUM_THREADS=1
 

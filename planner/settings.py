@@ -103,6 +103,7 @@ class Settings:
 
     ``data`` holds the database and the artifacts. A model may be named by its directory only
     below one of ``model_roots``. ``metrics_listen``: where Prometheus finds metrics; "": nowhere.
+    ``scaler_listen``: where KEDA asks how much work there is, in plaintext; None: nowhere.
     ``log_level`` is one of `LOG_LEVELS`; prompts are logged only with ``log_prompts``.
     """
 
@@ -113,5 +114,6 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     security: Security = field(default_factory=Security)
     metrics_listen: str = ""
+    scaler_listen: str | None = None
     log_level: str = "info"
     log_prompts: bool = False

@@ -29,6 +29,7 @@ _OF_DISPATCH = {
     "retain": "--retain",
     "max_data_bytes": "--max-data-bytes",
     "log_prompts": "--log-prompts",
+    "scaler_listen": "--scaler-listen",
 }
 _OPTIONS = (
     click.option(

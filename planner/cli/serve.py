@@ -126,6 +126,12 @@ def serve() -> None:
     callback=_check_metrics_port,
     help="Where Prometheus finds metrics, over plain HTTP.  [default: nowhere]",
 )
+@click.option(
+    "--scaler-listen",
+    metavar="HOST:PORT",
+    callback=_check_port,
+    help="Tell KEDA there how much work is queued (externalscaler), always in plaintext.",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True)
 @click.option("--log-prompts", is_flag=True, help="Log the prompts of accepted work.")
 def planner(
@@ -149,6 +155,7 @@ def planner(
     insecure: bool,
     health_listen: str | None,
     metrics_listen: str,
+    scaler_listen: str | None,
     log_level: str,
     log_prompts: bool,
 ) -> None:
@@ -185,6 +192,7 @@ def planner(
         limits=limits,
         security=security,
         metrics_listen=metrics_listen,
+        scaler_listen=scaler_listen,
         log_level=log_level,
         log_prompts=log_prompts,
     )

@@ -70,7 +70,10 @@ def ago(seconds: float) -> str:
 
 
 def _counts(status: monitor_pb2.WatchStatusResponse) -> str:
-    waits = f", the oldest for {ago(status.oldest_queued_seconds)}" if status.queued else ""
+    waits = ""
+    if status.queued:
+        work = ago(sum(each.queued_seconds for each in status.work))
+        waits = f", the oldest for {ago(status.oldest_queued_seconds)}, about {work} of work"
     count = len(status.executors)
     return (
         f"{status.queued} queued{waits}; {status.running} running; "

@@ -25,11 +25,15 @@ class Boundary(grpc.aio.ServerInterceptor):
     """Admits calls, parses requests, and has what is raised become a status.
 
     Parsing happens here because gRPC itself answers bytes that are no message with UNKNOWN, and
-    those that are too many without a reason.
+    those that are too many without a reason. ``impatient``: waits for no request that does not
+    come, also where the gate does not ask who calls.
     """
 
-    def __init__(self, gate: Gate, stalled_seconds: float, message_bytes: int) -> None:
+    def __init__(
+        self, gate: Gate, stalled_seconds: float, message_bytes: int, *, impatient: bool = False
+    ) -> None:
         self._gate = gate
+        self._impatient = impatient or gate.asks_who_calls
         self._message_bytes = message_bytes
         self._stalled_seconds = stalled_seconds
         self._calls: set[asyncio.Task[Any]] = set()
@@ -68,7 +72,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             )
         # With identities a stream of requests even where there is one: gRPC would wait for that one
         # for ever, and before anyone has looked at who calls. It takes a sixth more time.
-        as_stream = known.request_streaming or self._gate.asks_who_calls
+        as_stream = known.request_streaming or self._impatient
         return make_handler(
             self._guarded(known, method, as_stream=as_stream),
             request_streaming=as_stream,

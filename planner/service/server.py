@@ -23,6 +23,7 @@ from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
+from planner.scaling.forecast import Forecast
 from planner.service.boundary import Boundary
 from planner.service.creation import Creation
 from planner.service.dispatch_service import DispatchService
@@ -42,6 +43,8 @@ from planner.service.listening import (
 from planner.service.models import ModelLookup
 from planner.service.monitor_service import MonitorService
 from planner.service.planner_service import PlannerService
+from planner.service.scaler_port import ScalerPort
+from planner.service.scaler_service import ScalerService
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
 from planner.settings import Limits, Security, Settings, Timing
@@ -111,7 +114,9 @@ class Planner:
             facts,
         )
         self._retention = Retention(self._data, timing, limits)
-        board = StatusBoard(store, roster, self._sessions)
+        forecast = Forecast(store, notices)
+        facts.listen(forecast.hear)
+        board = StatusBoard(store, roster, self._sessions, forecast)
         self._telemetry = Telemetry(facts, board, settings.metrics_listen)
         creation = Creation(
             store,
@@ -153,6 +158,7 @@ class Planner:
             ),
         )
         self._health_server = health_server((self._boundary,), self._health)
+        self._scaler = ScalerPort(ScalerService(forecast, notices, shutdown), timing)
         self._keepers: list[asyncio.Task[None]] = []
 
     @property
@@ -160,12 +166,19 @@ class Planner:
         """Where Prometheus finds metrics; "" where none are served."""
         return self._telemetry.metrics_address
 
+    @property
+    def scaler_address(self) -> str:
+        """Where KEDA asks; "" where it cannot."""
+        return self._scaler.address
+
     async def start(self) -> None:
         """Binds the addresses and serves; ListenError where one is taken or makes no sense."""
         self.address = bind(self._server, self._settings.listen, self._credentials)
         health_listen = self._settings.security.health_listen
         if health_listen is not None:
             self.health_address = bind(self._health_server, health_listen, None)
+        if self._settings.scaler_listen is not None:
+            self._scaler.bind(self._settings.scaler_listen)
         try:
             await self._telemetry.start()
         except CannotListenError as error:
@@ -178,7 +191,14 @@ class Planner:
         await self._server.start()
         if self.health_address:
             await self._health_server.start()
-        log.info("planner_listening", address=self.address, health_address=self.health_address)
+        if self.scaler_address:
+            await self._scaler.start()
+        log.info(
+            "planner_listening",
+            address=self.address,
+            health_address=self.health_address,
+            scaler_address=self.scaler_address,
+        )
 
     async def stop(self) -> None:
         """Turns unready, ends the open calls and stops. Running work is kept for its return."""
@@ -191,6 +211,7 @@ class Planner:
         grace = self._settings.timing.stop_grace
         await self._server.stop(grace)
         await self._boundary.drained(grace)
+        await self._scaler.stop(grace)
         await self._health_server.stop(None)
         for keeper in self._keepers:
             keeper.cancel()

@@ -29,7 +29,7 @@ class Generations:
     def insert(self, new: NewGeneration, now: float) -> None:
         """QUEUED, with what it needs and the pictures that it starts from."""
         now = max(now, self._last_create_time())
-        needs = new.needs
+        needs, cost = new.needs, new.plan.estimate.cost
         self._db.execute(
             "INSERT OR IGNORE INTO requirements (requirement, model, body) VALUES (?, ?, ?)",
             (needs.key, needs.model, needs.program.SerializeToString(deterministic=True)),
@@ -46,6 +46,9 @@ class Generations:
             "turn": now - PRIORITY_SECONDS * new.priority,
             "plan_id": new.plan.plan_id,
             "step_count": new.plan.program.num_inference_steps,
+            "step_flops": cost.step_flops,
+            "min_flops": cost.min_flops,
+            "max_flops": cost.max_flops,
             "create_time": now,
             "queue_time": now,
             "queue_deadline": new.queue_deadline,

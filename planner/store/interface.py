@@ -10,12 +10,14 @@ from ditplan.v1 import executor_pb2, generation_pb2
 from planner.store.values import (
     Ending,
     Filter,
+    Finished,
     Lease,
     Needs,
     NewGeneration,
     Overview,
     State,
     StoredArtifact,
+    Unfinished,
     Waiting,
 )
 
@@ -144,5 +146,14 @@ class Store(Protocol):
 
     def overview(self, at_most: int, runs_at_most: int) -> Overview:
         """How much is queued and runs, with the head of the queue and the runs."""
+
+    def unfinished(self) -> list[Unfinished]:
+        """All that is queued and all that runs."""
+
+    def finished(self, generation: str) -> Finished | None:
+        """The run of a generation; None where it has not SUCCEEDED."""
+
+    def last_finished(self, at_most: int) -> list[Finished]:
+        """Those of the generations that ended last, the newest first; failed ones count, too."""
 
     def close(self) -> None: ...

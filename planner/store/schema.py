@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-VERSION = 5
+VERSION = 6
 # What is left of the write-ahead log once it was long.
 _JOURNAL_BYTES = 16 << 20
 # For another process that holds the file, while every call of this one waits.
@@ -34,6 +34,9 @@ CREATE TABLE generations (
   turn REAL NOT NULL,
   plan_id TEXT NOT NULL,
   step_count INTEGER NOT NULL,
+  step_flops REAL NOT NULL,
+  min_flops REAL NOT NULL,
+  max_flops REAL NOT NULL,
   create_time REAL NOT NULL,
   queue_time REAL NOT NULL,
   start_time REAL,
@@ -56,6 +59,8 @@ CREATE INDEX needs ON generations (requirement);
 CREATE INDEX queue ON generations (requirement, turn, number) WHERE state = 1;
 CREATE INDEX queue_of_all ON generations (turn, number) WHERE state = 1;
 CREATE INDEX queue_of_owner ON generations (owner) WHERE state = 1;
+CREATE INDEX loads ON generations
+  (requirement, plan_id, step_count, step_flops, min_flops, max_flops, model) WHERE state = 1;
 CREATE INDEX waits ON generations (requirement, queue_time) WHERE state = 1;
 CREATE INDEX queue_deadlines ON generations (queue_deadline) WHERE state = 1;
 CREATE INDEX deadlines ON generations (deadline) WHERE deadline IS NOT NULL AND end_time IS NULL;

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ditplan.v1 import executor_pb2, generation_pb2
 
-from planner.store import overview
+from planner.store import loads, overview
 from planner.store.ended import EndedGenerations
 from planner.store.events import EventLog
 from planner.store.generations import Generations
@@ -20,12 +20,14 @@ from planner.store.transactions import transaction, writing
 from planner.store.values import (
     Ending,
     Filter,
+    Finished,
     Lease,
     Needs,
     NewGeneration,
     Overview,
     State,
     StoredArtifact,
+    Unfinished,
     Waiting,
 )
 
@@ -219,6 +221,15 @@ class SqliteStore:
 
     def overview(self, at_most: int, runs_at_most: int) -> Overview:
         return overview.read(self._db, self._clock(), at_most, runs_at_most)
+
+    def unfinished(self) -> list[Unfinished]:
+        return loads.unfinished(self._db)
+
+    def finished(self, generation: str) -> Finished | None:
+        return loads.finished(self._db, generation)
+
+    def last_finished(self, at_most: int) -> list[Finished]:
+        return loads.last_finished(self._db, at_most)
 
     def _transaction(self) -> AbstractContextManager[None]:
         return transaction(self._db)

@@ -139,6 +139,41 @@ class StoredArtifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What is known of a run beforehand that decides how long it takes.
+
+    ``requirement`` is the key of its needs. FLOPs as in `ditplan.v1.Cost`: of its most expensive
+    step, and of the run at the fewest and at the most computed steps; 0 where they are not known.
+    """
+
+    requirement: str
+    model: str
+    plan_id: str
+    step_count: int
+    step_flops: float
+    min_flops: float
+    max_flops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """So many generations that are alike: queued (``steps_done`` None), or run so far."""
+
+    load: Load
+    count: int
+    steps_done: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that SUCCEEDED, with what it should have cost."""
+
+    load: Load
+    cost: plan_pb2.Cost
+    record: generation_pb2.Record
+
+
+@dataclass(frozen=True, slots=True)
 class QueuedWork:
     generation: str
     model: str

@@ -39,6 +39,21 @@ class Gauges(Collector):
         for labels, count in _counted(status).items():
             executors.add_metric(labels, count)
         yield executors
+        queued = GaugeMetricFamily(
+            "ditplan_planner_queued_predicted_seconds",
+            "What the queued generations will take of one executor.",
+            labels=("model",),
+        )
+        running = GaugeMetricFamily(
+            "ditplan_planner_running_predicted_seconds",
+            "What is left of the leased generations.",
+            labels=("model",),
+        )
+        for work in status.work:
+            queued.add_metric((work.model,), work.queued_seconds)
+            running.add_metric((work.model,), work.running_seconds)
+        yield queued
+        yield running
 
 
 def _counted(status: monitor_pb2.WatchStatusResponse) -> Counter[tuple[str, str, str]]:

@@ -11,12 +11,15 @@ from ditplan.v1 import executor_pb2, monitor_pb2
 from planner.dispatch.matching import Offer
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
+from planner.scaling.forecast import Forecast
 from planner.store.interface import Store
 from planner.store.messages import timestamp
 from planner.store.values import RunningWork
 
 MAX_EXECUTORS = 1000
 MAX_QUEUE = 100
+_MAX_MODELS = 64
+_OTHER = "other"
 
 
 class StatusBoard:
@@ -25,11 +28,14 @@ class StatusBoard:
         store: Store,
         roster: Roster,
         sessions: Sessions,
+        forecast: Forecast,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._roster = roster
         self._sessions = sessions
+        self._forecast = forecast
+        self._models: set[str] = set()
         self._clock = clock
         self._version = f"ditplan {version('ditplan')}"
         self._latest: monitor_pb2.WatchStatusResponse | None = None
@@ -65,7 +71,24 @@ class StatusBoard:
                 )
                 for work in overview.head
             ],
+            work=self._work(),
         )
+
+    def _work(self) -> list[monitor_pb2.ModelWork]:
+        """Of every model that has had some, so that what has ended is told of as nothing."""
+        by_model = self._forecast.by_model()
+        for model in sorted(by_model):
+            if len(self._models) < _MAX_MODELS:
+                self._models.add(model)
+        seconds = dict.fromkeys(sorted(self._models), (0.0, 0.0))
+        for model, backlog in by_model.items():
+            known = model if model in self._models else _OTHER
+            queued, running = seconds.get(known, (0.0, 0.0))
+            seconds[known] = queued + backlog.queued_seconds, running + backlog.running_seconds
+        return [
+            monitor_pb2.ModelWork(model=model, queued_seconds=queued, running_seconds=running)
+            for model, (queued, running) in seconds.items()
+        ]
 
     def _executor(
         self, offer: Offer, silent: float, run: RunningWork | None

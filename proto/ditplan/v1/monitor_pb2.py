@@ -27,7 +27,7 @@ from ditplan.v1 import generation_pb2 as ditplan_dot_v1_dot_generation__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64itplan/v1/monitor.proto\x12\nditplan.v1\x1a\x19\x64itplan/v1/executor.proto\x1a\x1b\x64itplan/v1/generation.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"<\n\x12WatchStatusRequest\x12\x18\n\x10interval_seconds\x18\x01 \x01(\x01\x12\x0c\n\x04once\x18\x02 \x01(\x08\"\xec\x01\n\x13WatchStatusResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x1d\n\x15oldest_queued_seconds\x18\x04 \x01(\x01\x12\x0f\n\x07running\x18\x05 \x01(\r\x12-\n\texecutors\x18\x06 \x03(\x0b\x32\x1a.ditplan.v1.ExecutorStatus\x12+\n\x05queue\x18\x07 \x03(\x0b\x32\x1c.ditplan.v1.QueuedGeneration\"t\n\x0e\x45xecutorStatus\x12&\n\x08\x65xecutor\x18\x01 \x01(\x0b\x32\x14.ditplan.v1.Executor\x12\x16\n\x0esilent_seconds\x18\x02 \x01(\x01\x12\"\n\x03run\x18\x03 \x01(\x0b\x32\x15.ditplan.v1.RunStatus\"\xc5\x01\n\tRunStatus\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x12\n\nsteps_done\x18\x04 \x01(\r\x12\x12\n\nstep_count\x18\x05 \x01(\r\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\tlast_step\x18\x07 \x01(\x0b\x32\x17.ditplan.v1.StepOutcome\"_\n\x10QueuedGeneration\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x16\n\x0ewaited_seconds\x18\x04 \x01(\x01\x32\x62\n\x0eMonitorService\x12P\n\x0bWatchStatus\x12\x1e.ditplan.v1.WatchStatusRequest\x1a\x1f.ditplan.v1.WatchStatusResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64itplan/v1/monitor.proto\x12\nditplan.v1\x1a\x19\x64itplan/v1/executor.proto\x1a\x1b\x64itplan/v1/generation.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"<\n\x12WatchStatusRequest\x12\x18\n\x10interval_seconds\x18\x01 \x01(\x01\x12\x0c\n\x04once\x18\x02 \x01(\x08\"\x91\x02\n\x13WatchStatusResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x1d\n\x15oldest_queued_seconds\x18\x04 \x01(\x01\x12\x0f\n\x07running\x18\x05 \x01(\r\x12-\n\texecutors\x18\x06 \x03(\x0b\x32\x1a.ditplan.v1.ExecutorStatus\x12+\n\x05queue\x18\x07 \x03(\x0b\x32\x1c.ditplan.v1.QueuedGeneration\x12#\n\x04work\x18\x08 \x03(\x0b\x32\x15.ditplan.v1.ModelWork\"K\n\tModelWork\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0equeued_seconds\x18\x02 \x01(\x01\x12\x17\n\x0frunning_seconds\x18\x03 \x01(\x01\"t\n\x0e\x45xecutorStatus\x12&\n\x08\x65xecutor\x18\x01 \x01(\x0b\x32\x14.ditplan.v1.Executor\x12\x16\n\x0esilent_seconds\x18\x02 \x01(\x01\x12\"\n\x03run\x18\x03 \x01(\x0b\x32\x15.ditplan.v1.RunStatus\"\xc5\x01\n\tRunStatus\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x0f\n\x07plan_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x12\n\nsteps_done\x18\x04 \x01(\r\x12\x12\n\nstep_count\x18\x05 \x01(\r\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\tlast_step\x18\x07 \x01(\x0b\x32\x17.ditplan.v1.StepOutcome\"_\n\x10QueuedGeneration\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x16\n\x0ewaited_seconds\x18\x04 \x01(\x01\x32\x62\n\x0eMonitorService\x12P\n\x0bWatchStatus\x12\x1e.ditplan.v1.WatchStatusRequest\x1a\x1f.ditplan.v1.WatchStatusResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHSTATUSREQUEST']._serialized_start=129
   _globals['_WATCHSTATUSREQUEST']._serialized_end=189
   _globals['_WATCHSTATUSRESPONSE']._serialized_start=192
-  _globals['_WATCHSTATUSRESPONSE']._serialized_end=428
-  _globals['_EXECUTORSTATUS']._serialized_start=430
-  _globals['_EXECUTORSTATUS']._serialized_end=546
-  _globals['_RUNSTATUS']._serialized_start=549
-  _globals['_RUNSTATUS']._serialized_end=746
-  _globals['_QUEUEDGENERATION']._serialized_start=748
-  _globals['_QUEUEDGENERATION']._serialized_end=843
-  _globals['_MONITORSERVICE']._serialized_start=845
-  _globals['_MONITORSERVICE']._serialized_end=943
+  _globals['_WATCHSTATUSRESPONSE']._serialized_end=465
+  _globals['_MODELWORK']._serialized_start=467
+  _globals['_MODELWORK']._serialized_end=542
+  _globals['_EXECUTORSTATUS']._serialized_start=544
+  _globals['_EXECUTORSTATUS']._serialized_end=660
+  _globals['_RUNSTATUS']._serialized_start=663
+  _globals['_RUNSTATUS']._serialized_end=860
+  _globals['_QUEUEDGENERATION']._serialized_start=862
+  _globals['_QUEUEDGENERATION']._serialized_end=957
+  _globals['_MONITORSERVICE']._serialized_start=959
+  _globals['_MONITORSERVICE']._serialized_end=1057
 # @@protoc_insertion_point(module_scope)

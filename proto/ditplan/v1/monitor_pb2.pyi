@@ -56,6 +56,7 @@ class WatchStatusResponse(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     EXECUTORS_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Of the planner, e.g. "ditplan 0.1.0"."""
     queued: _builtins.int
@@ -72,6 +73,12 @@ class WatchStatusResponse(_message.Message):
     def queue(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueuedGeneration]:
         """In the order in which they will be leased; at most 100."""
 
+    @_builtins.property
+    def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelWork]:
+        """Of every model that had work since the planner started: sorted by name; what
+        is beyond 64 is together as "other".
+        """
+
     def __init__(
         self,
         *,
@@ -82,14 +89,45 @@ class WatchStatusResponse(_message.Message):
         running: _builtins.int = ...,
         executors: _abc.Iterable[Global___ExecutorStatus] | None = ...,
         queue: _abc.Iterable[Global___QueuedGeneration] | None = ...,
+        work: _abc.Iterable[Global___ModelWork] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executors", b"executors", "oldest_queued_seconds", b"oldest_queued_seconds", "queue", b"queue", "queued", b"queued", "running", b"running", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executors", b"executors", "oldest_queued_seconds", b"oldest_queued_seconds", "queue", b"queue", "queued", b"queued", "running", b"running", "time", b"time", "version", b"version", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchStatusResponse: _TypeAlias = WatchStatusResponse  # noqa: Y015
+
+@_typing.final
+class ModelWork(_message.Message):
+    """The unfinished work of one model, in seconds of one executor as predicted from
+    its plans and from the runs before.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    QUEUED_SECONDS_FIELD_NUMBER: _builtins.int
+    RUNNING_SECONDS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    queued_seconds: _builtins.float
+    running_seconds: _builtins.float
+    """What is left of the runs."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        queued_seconds: _builtins.float = ...,
+        running_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "queued_seconds", b"queued_seconds", "running_seconds", b"running_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelWork: _TypeAlias = ModelWork  # noqa: Y015
 
 @_typing.final
 class ExecutorStatus(_message.Message):

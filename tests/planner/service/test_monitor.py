@@ -14,8 +14,10 @@ import pytest
 from ditplan.v1 import generation_pb2, monitor_pb2, plan_pb2
 from ditplan.v1.monitor_pb2_grpc import MonitorServiceStub
 
+from planner.dispatch.notices import Notices
 from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
+from planner.scaling.forecast import Forecast
 from planner.service.server import Planner, Settings
 from planner.store.sqlite import SqliteStore
 from planner.store.values import Needs, NewGeneration
@@ -126,7 +128,8 @@ def test_watchers_share_one_look_at_the_store(tmp_path: Path) -> None:
     with _store(tmp_path) as store:
         counting = CountingStore(store)
         roster = Roster(3.0)
-        board = StatusBoard(counting, roster, Sessions(), lambda: now)  # type: ignore[arg-type]
+        forecast = Forecast(store, Notices())
+        board = StatusBoard(counting, roster, Sessions(), forecast, lambda: now)  # type: ignore[arg-type]
         for _ in range(100):
             board.status(1.0)
         assert counting.looks == 1
@@ -165,6 +168,11 @@ def test_a_long_queue_is_looked_over_in_milliseconds(tmp_path: Path) -> None:
         began = time.perf_counter()
         overview = store.overview(100, 1000)
         seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        [alike] = store.unfinished()
+        counted = time.perf_counter() - began
+    assert (alike.count, alike.steps_done) == (20_000, None)
+    assert counted < 0.2, counted
     assert overview.queued == 20_000
     assert [work.generation for work in overview.head] == [f"{n:032x}" for n in range(100)]
     assert seconds < 0.2, seconds

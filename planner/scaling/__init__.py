@@ -1,0 +1,1 @@
+"""How many seconds of work there are, and how many executors that asks for."""
