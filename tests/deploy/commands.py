@@ -13,6 +13,7 @@ from torch.distributed.run import get_args_parser
 
 import executor.__main__
 import planner.cli.serve
+from planner.cli.forwarding import _check as check_dispatch
 from planner.access.tls import SecurityError, check_security
 from planner.settings import Security
 from tests.deploy.rendering import Pods
@@ -69,7 +70,10 @@ def _parsed(command: click.Command, arguments: Sequence[str]) -> dict[str, Any]:
         if isinstance(each.type, click.Path):
             each.type.exists = False
     try:
-        return command.make_context(command.name, list(arguments)).params
+        with command.make_context(command.name, list(arguments)) as context:
+            if "dispatch" in context.params:
+                check_dispatch(context.params["dispatch"])
+            return context.params
     except click.ClickException as error:
         raise Misuse(error.format_message()) from None
 

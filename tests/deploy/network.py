@@ -26,9 +26,7 @@ def may_dial(objects: list[Object], source: Peer, target: Peer, port: int, by: s
     )
 
 
-def _passes(
-    policies: list[Object], way: str, held: Peer, other: Peer, port: int, by: str
-) -> bool:
+def _passes(policies: list[Object], way: str, held: Peer, other: Peer, port: int, by: str) -> bool:
     """Whether the policies that hold one end let it talk to the other."""
     if held.namespace != OWN or held.address:
         return True
@@ -58,6 +56,6 @@ def _is(described: Object, peer: Peer) -> bool:
     if peer.address:
         return False
     at_home = "namespaceSelector" not in described and peer.namespace == OWN
-    return (at_home or selects(described.get("namespaceSelector", {"-": "-"}), peer.namespace)) and (
-        selects(described.get("podSelector", {}), peer.labels)
-    )
+    return (
+        at_home or selects(described.get("namespaceSelector", {"-": "-"}), peer.namespace)
+    ) and (selects(described.get("podSelector", {}), peer.labels))

@@ -101,9 +101,7 @@ def check_grace(objects: list[Object]) -> Iterator[str]:
 def _leader(objects: list[Object], follower: Pods) -> dict[str, float]:
     """The options of what leads its ranks."""
     (leader,) = (
-        each
-        for each in pods(objects)
-        if each.owner is follower.owner and each.group != "worker"
+        each for each in pods(objects) if each.owner is follower.owner and each.group != "worker"
     )
     return options(leader)
 

@@ -91,7 +91,9 @@ class Pods:
 
     @property
     def volumes(self) -> dict[str, Object]:
-        return {each["name"]: each for each in self.spec.get("volumes", ())}
+        claimed = self.owner["spec"].get("volumeClaimTemplates", ())
+        claims = {each["metadata"]["name"]: {"persistentVolumeClaim": each} for each in claimed}
+        return claims | {each["name"]: each for each in self.spec.get("volumes", ())}
 
     @property
     def variables(self) -> dict[str, str]:

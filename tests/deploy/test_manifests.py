@@ -74,15 +74,13 @@ def test_options_that_the_readme_and_comments_name_exist() -> None:
     others = {
         *("--standalone", "--nproc-per-node", "--max-restarts", "--shutdown-timeout"),
         *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-conf", "--nnodes", "--node-rank"),
-        *("--from-file", "--namespace", "--build-arg", "--role", "--out"),
+        *("--from-file", "--namespace", "--kustomize", "--force", "--role", "--out", "--prompt"),
     }
     assert named - option_names() - others == set()
 
 
 def _first(objects: list[Object], kind: str, name: str) -> Object:
-    return next(
-        each for each in of_kind(objects, kind) if each["metadata"]["name"] == name
-    )
+    return next(each for each in of_kind(objects, kind) if each["metadata"]["name"] == name)
 
 
 def _container(objects: list[Object], kind: str, name: str) -> Object:
@@ -131,7 +129,9 @@ DAMAGES: dict[str, tuple[str, str, Damage]] = {
     "an address of the pod alone": (
         "ports",
         "local",
-        lambda o: _replace(_container(o, "Deployment", "planner")["args"], "0.0.0.0:9330", "127.0.0.1:9330"),
+        lambda o: _replace(
+            _container(o, "Deployment", "planner")["args"], "0.0.0.0:9330", "127.0.0.1:9330"
+        ),
     ),
     "a service that health does not know": (
         "probes",
@@ -234,7 +234,7 @@ DAMAGES: dict[str, tuple[str, str, Damage]] = {
         "scaling",
         "copied",
         lambda o: _first(o, "ScaledObject", "executor")["spec"]["triggers"][0]["metadata"].update(
-            query='sum(ditplan_planner_queued_predicted_seconds{model="flux"})'
+            query='ditplan_planner_queued_predicted_seconds{model="flux"}'
         ),
     ),
     "a metric that nobody counts": (

@@ -28,7 +28,11 @@ def check_names(objects: list[Object]) -> Iterator[str]:
         name = f"{each.get('kind', 'template')} {metadata.get('name')}"
         if each.get("kind") not in (None, *_OF_CLUSTER) and metadata["namespace"] != NAMESPACE:
             yield f"{name}: is in {metadata['namespace']}"
-        for key, value in {"name": "ditplan", "part-of": "ditplan", "managed-by": "kustomize"}.items():
+        for key, value in {
+            "name": "ditplan",
+            "part-of": "ditplan",
+            "managed-by": "kustomize",
+        }.items():
             if metadata.get("labels", {}).get(f"app.kubernetes.io/{key}") != value:
                 yield f"{name}: {key} is not {value}"
 
@@ -156,7 +160,9 @@ def check_scaling(objects: list[Object]) -> Iterator[str]:
         if any(of["periodSeconds"] < grace for of in policies):
             yield f"{name}: ends the next before one has drained for {grace} s"
         yield from (f"{name}: {fault}" for fault in _model(spec, scaled))
-        groups = [of for of in of_kind(objects, "NetworkPolicy") if "group" in of["metadata"]["name"]]
+        groups = [
+            of for of in of_kind(objects, "NetworkPolicy") if "group" in of["metadata"]["name"]
+        ]
         if groups and spec.get("maxReplicaCount", 0) > len(groups):
             yield f"{name}: {spec['maxReplicaCount']} groups, policies for {len(groups)}"
 
@@ -173,7 +179,7 @@ def _model(spec: Object, scaled: list[Pods]) -> Iterator[str]:
             yield from (f"{key} is no key" for key in set(metadata) - _EXTERNAL_KEYS)
             model = metadata.get("model")
         else:
-            (model,) = re.findall(r'model="([^"]*)"', metadata["query"])
+            model = ",".join(set(re.findall(r'model="([^"]*)"', metadata["query"]))) or None
         if model is not None and model != options(scaled[0])["served_name"]:
             yield f"scales by {model}, serves {options(scaled[0])['served_name']}"
 
