@@ -95,6 +95,9 @@ def _lead(settings: Settings, listen: str, metrics_listen: str, drain_seconds: f
             status = _say(error, FAILED)
         finally:
             server.stop()
+    if shutdown.requested.is_set() and not shutdown.is_signalled:
+        # Another host ends. A launcher that saw success here would wait minutes for it.
+        status = status or FAILED
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -47,7 +47,7 @@ def serve(settings: Settings, server: ExecutorServer, shutdown: Shutdown, facts:
         if stop.is_set():
             server.not_ready()
 
-    with _ranks(settings, log, facts, on_failed=stop.set) as ranks:
+    with _ranks(settings, log, facts, on_failed=stop.set, on_ending=shutdown.ask) as ranks:
         _require_fit(settings, ranks)
         dialer = Dialer(
             settings.planner,
@@ -109,7 +109,12 @@ def _require_fit(settings: Settings, ranks: Ranks) -> None:
 
 @contextmanager
 def _ranks(
-    settings: Settings, log: FilteringBoundLogger, facts: Facts, on_failed: Callable[[], None]
+    settings: Settings,
+    log: FilteringBoundLogger,
+    facts: Facts,
+    *,
+    on_failed: Callable[[], None],
+    on_ending: Callable[[], None],
 ) -> Iterator[Ranks]:
     """The ranks, all of which hold the model."""
 
@@ -133,7 +138,13 @@ def _ranks(
     if settings.seat.size == 1:
         yield OneRank(held())
         return
-    leader = Leader(settings.seat, rank_timeout=settings.rank_timeout, on_failed=on_failed, log=log)
+    leader = Leader(
+        settings.seat,
+        rank_timeout=settings.rank_timeout,
+        on_failed=on_failed,
+        on_ending=on_ending,
+        log=log,
+    )
     with leader:
         leader.lead(held())
         yield leader

@@ -1,28 +1,26 @@
-"""SIGTERM and SIGINT: the first asks for a drain, the second ends the process at once."""
+"""The end of an executor: a signal asks for a drain, a second one ends the process at once."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from executor.runtime.signals import Signals
+
 # What telling the planner may take after the drain is over.
 FAREWELL_SECONDS = 5.0
 # After that a kernel has hung, or the one in flight takes longer than anyone waits.
 STUCK_STATUS = 1
-JOIN_SECONDS = 1.0
 
 
 class Shutdown:
-    """Listens for signals in a thread of its own, because the main thread may be in a long kernel.
+    """Drains on the first SIGTERM or SIGINT, or on `ask`, whichever comes first.
 
-    Until `serving` is called there is nothing to drain and the first signal ends the process.
+    Until `serving` is called there is nothing to drain, and either ends the process.
     """
 
     def __init__(self, drain_seconds: float) -> None:
@@ -30,14 +28,17 @@ class Shutdown:
         self._drain_seconds = drain_seconds
         self._expires_at = float("inf")
         self._on_drain: Callable[[], None] | None = None
-        self._receiver, self._sender = socket.socketpair()
-        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self._signals = Signals(self._receive)
+        self.is_signalled = False
+        self._lock = threading.Lock()
+        # Only between two forwards can a run be stopped in order.
+        self._stuck = threading.Timer(
+            drain_seconds + 2 * FAREWELL_SECONDS, os._exit, (STUCK_STATUS,)
+        )
+        self._stuck.daemon = True
 
     def __enter__(self) -> Self:
-        self._sender.setblocking(False)
-        self._wakeup_fd = signal.set_wakeup_fd(self._sender.fileno())
-        self._handlers = {number: signal.signal(number, _leave_to_thread) for number in SIGNALS}
-        self._thread.start()
+        self._signals.__enter__()
         return self
 
     def __exit__(
@@ -46,16 +47,24 @@ class Shutdown:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        signal.set_wakeup_fd(self._wakeup_fd)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._sender.close()
-        self._thread.join(JOIN_SECONDS)
-        self._receiver.close()
+        self._signals.__exit__(kind, error, traceback)
+        self._stuck.cancel()
 
     def serving(self, on_drain: Callable[[], None]) -> None:
-        """From here on the first signal drains; ``on_drain`` is called then and must not wait."""
+        """From here on it drains; ``on_drain`` is called then and must not wait."""
         self._on_drain = on_drain
+
+    def ask(self) -> None:
+        """Drains, as on a signal; to be called from any thread, and as often as one likes."""
+        with self._lock:
+            if self.requested.is_set():
+                return
+            if self._on_drain is None:
+                os._exit(0)
+            self._expires_at = time.monotonic() + self._drain_seconds
+            self.requested.set()
+        self._stuck.start()
+        self._on_drain()
 
     @property
     def expired(self) -> bool:
@@ -66,26 +75,9 @@ class Shutdown:
         """A deadline of the monotonic clock, sooner where the process must end sooner."""
         return min(deadline, self._expires_at + FAREWELL_SECONDS)
 
-    def _listen(self) -> None:
-        try:
-            while received := self._receiver.recv(64):
-                for number in received:
-                    if number in SIGNALS:
-                        self._receive(number)
-        except TimeoutError:
-            # Only between two forwards can a run be stopped in order.
-            os._exit(STUCK_STATUS)
-
     def _receive(self, number: int) -> None:
-        if self.requested.is_set():
+        # One that comes on top of what was asked for is still the first.
+        if self.is_signalled:
             os._exit(128 + number)
-        if self._on_drain is None:
-            os._exit(0)
-        self._expires_at = time.monotonic() + self._drain_seconds
-        self._receiver.settimeout(self._drain_seconds + 2 * FAREWELL_SECONDS)
-        self.requested.set()
-        self._on_drain()
-
-
-def _leave_to_thread(number: int, frame: FrameType | None) -> None:
-    """Python needs a handler to write to the wake-up descriptor; the thread does the rest."""
+        self.is_signalled = True
+        self.ask()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -19,6 +18,7 @@ from executor.runtime.line import Line, LineEnd
 from executor.runtime.meeting import join, open_store
 from executor.runtime.member import Member
 from executor.runtime.seat import Seat
+from executor.runtime.signals import Signals
 
 FAILED = 1
 MISUSE = 2
@@ -55,9 +55,9 @@ def follow(
 
     connection, leader = join(store, seat)
     line = Line(connection, timeout=rank_timeout, receive=receive, lost=lost)
-    # What comes by signal reaches rank 0, too; it decides when the ranks end.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    # Rank 0 decides when the ranks end. On another host it has not got the signal, too.
+    ending = Report(ending=True).SerializeToString()
+    Signals(lambda number: line.send(ending)).__enter__()
     line.start()
     try:
         held = Held(load, placement)

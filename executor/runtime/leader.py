@@ -52,9 +52,11 @@ class Leader:
         *,
         rank_timeout: float,
         on_failed: Callable[[], None],
+        on_ending: Callable[[], None],
         log: FilteringBoundLogger,
     ) -> None:
-        """Waits for the other ranks. ``on_failed`` is called once one of them is lost.
+        """Waits for the other ranks. ``on_failed`` is called once one of them is lost,
+        ``on_ending`` when the process of one was told to end.
 
         Raises:
             ExecutorFailedError: one did not come.
@@ -62,6 +64,7 @@ class Leader:
         self._seat = seat
         self._rank_timeout = rank_timeout
         self._on_failed = on_failed
+        self._on_ending = on_ending
         self._log = log
         self._answers = Answers(seat.size)
         self._connected = False
@@ -187,10 +190,17 @@ class Leader:
                 process.kill()
             self._lose(rank, f"rank {rank} {end.value}")
 
+        def receive(message: bytes) -> None:
+            report = Report.FromString(message)
+            if report.ending:
+                self._on_ending()
+            else:
+                self._answers.take(rank, report)
+
         return Line(
             connection,
             timeout=self._rank_timeout,
-            receive=lambda message: self._answers.take(rank, Report.FromString(message)),
+            receive=receive,
             lost=lost,
         )
 

@@ -234,8 +234,11 @@ class Report(_message.Message):
     JOIN_FIELD_NUMBER: _builtins.int
     HOLDING_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    ENDING_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Of the command that it answers; 0 before the first."""
+    ending: _builtins.bool
+    """The process of this rank was told to end: all are to drain. Answers nothing."""
     @_builtins.property
     def join(self) -> Global___Join:
         """The first message of a line."""
@@ -255,10 +258,11 @@ class Report(_message.Message):
         join: Global___Join | None = ...,
         holding: Global___Holding | None = ...,
         failure: Global___Failure | None = ...,
+        ending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "holding", b"holding", "join", b"join"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "holding", b"holding", "join", b"join", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "failure", b"failure", "holding", b"holding", "join", b"join", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
