@@ -16,6 +16,10 @@ def _container(objects: list[Object], kind: str, name: str) -> Object:
     return _first(objects, kind, name)["spec"]["template"]["spec"]["containers"][0]  # type: ignore[no-any-return]
 
 
+def _group(objects: list[Object]) -> Object:
+    return _first(objects, "LeaderWorkerSet", "executor")["spec"]["leaderWorkerTemplate"]  # type: ignore[no-any-return]
+
+
 def _replace(words: list[str], old: str, new: str) -> None:
     words[:] = [word.replace(old, new) for word in words]
     assert any(new in word for word in words) or not new
@@ -50,6 +54,28 @@ DAMAGES: dict[str, tuple[str, str, Damage]] = {
         "single-node",
         lambda o: _container(o, "Deployment", "executor")["env"].pop(0),
     ),
+    "a variable that nobody reads": (
+        "variables",
+        "single-node",
+        lambda o: _container(o, "Deployment", "executor")["env"].append(
+            {"name": "DITPLAN_RANKS", "value": "8"}
+        ),
+    ),
+    "a worker of another model": (
+        "ranks",
+        "multi-node",
+        lambda o: _group(o)["workerTemplate"]["spec"]["containers"][0]["args"].append(
+            "--dtype=float32"
+        ),
+    ),
+    "a group of another size": (
+        "ranks",
+        "multi-node",
+        lambda o: [
+            _replace(_group(o)[role]["spec"]["containers"][0]["command"], "$(LWS_GROUP_SIZE)", "3")
+            for role in ("leaderTemplate", "workerTemplate")
+        ],
+    ),
     "another port": (
         "ports",
         "local",
@@ -77,9 +103,7 @@ DAMAGES: dict[str, tuple[str, str, Damage]] = {
     "a worker that is killed early": (
         "grace",
         "multi-node",
-        lambda o: _first(o, "LeaderWorkerSet", "executor")["spec"]["leaderWorkerTemplate"][
-            "workerTemplate"
-        ]["spec"].update(terminationGracePeriodSeconds=30),
+        lambda o: _group(o)["workerTemplate"]["spec"].update(terminationGracePeriodSeconds=30),
     ),
     "a request beyond its limit": (
         "resources",
