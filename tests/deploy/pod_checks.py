@@ -169,22 +169,26 @@ def check_resources(objects: list[Object]) -> Iterator[str]:
                 if quantity(requested) > quantity(limits[name]):
                     yield f"{each.name} {container['name']}: {name} beyond its limit"
         limits = each.container["resources"]["limits"]
-        for medium, name in (("Memory", "memory"), ("", "ephemeral-storage")):
-            sizes = sum(
-                quantity(volume["emptyDir"]["sizeLimit"])
-                for key, volume in each.volumes.items()
-                if "emptyDir" in volume
-                and volume["emptyDir"].get("medium", "") == medium
-                # Counts for the pod, not for this container's writes.
-                and key != "models"
-            )
-            if sizes >= quantity(limits[name]):
-                yield f"{each.name}: volumes take all of {name}"
+        # A pod may use the most of what its first containers and what the others may.
+        disk = max(
+            quantity(of["resources"]["limits"]["ephemeral-storage"])
+            for of in each.containers
+            if "ephemeral-storage" in of["resources"]["limits"]
+        )
+        if _sizes(each, "Memory") >= quantity(limits["memory"]):
+            yield f"{each.name}: volumes take all of its memory"
+        if _sizes(each, "") >= disk:
+            yield f"{each.name}: volumes take all of its disk"
         ranks = int(each.variables.get("RANKS", 1))
         if ranks * int(each.variables.get("OMP_NUM_THREADS", 0)) > quantity(limits["cpu"]):
             yield f"{each.name}: more threads than cores"
         if "nvidia.com/gpu" in limits and int(limits["nvidia.com/gpu"]) != ranks:
             yield f"{each.name}: {ranks} ranks, {limits['nvidia.com/gpu']} GPUs"
+
+
+def _sizes(each: Pods, medium: str) -> float:
+    volumes = (of["emptyDir"] for of in each.volumes.values() if "emptyDir" in of)
+    return sum(quantity(of["sizeLimit"]) for of in volumes if of.get("medium", "") == medium)
 
 
 def check_restricted(objects: list[Object]) -> Iterator[str]:
