@@ -77,6 +77,16 @@ quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.quality --prompts $(PROMPTS)
 
+# Tools of their own, apart from what ditplan runs with; promtool comes with Prometheus.
+$(VENV)/manifests/.ready: pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --editable '.[manifests]'
+	touch $@
+
+manifests: setup $(VENV)/manifests/.ready ## Check what Kubernetes is told: schemas, policies, rules (a minute)
+	PATH=$(CURDIR)/$(VENV)/manifests/bin:$$PATH $(VENV)/manifests/bin/python -m tests.deploy.manifests
+	PATH=$(CURDIR)/$(VENV)/manifests/bin:$$PATH $(ONE_THREAD) $(BIN)/python -m pytest tests/deploy/test_manifests*.py
+
 gpu: setup ## Run the tests that need a GPU
 	DITPLAN_TEST_GPU=1 $(ONE_THREAD) $(BIN)/python -m pytest tests/gpu
 
@@ -100,5 +110,6 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz chaos chaos-ranks hostile bench-planner \
-  gpu bench-gpu bench-engine bench-parallel bench-placement bench-scaling bench-service quality demo-model docs proto clean
+.PHONY: help setup demo test check conformance fuzz chaos hostile chaos-ranks bench-planner bench- \
+  engine bench-parallel bench-placement bench-service bench-scaling quality manifests gpu \
+  bench-gpu demo-model docs proto clean
