@@ -3,8 +3,8 @@
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BASE} AS python
-# When files of an image were made, for what reads it: two builds give the same files.
-ARG SOURCE_DATE_EPOCH=0
+# The time that tools write into what they make: the same in every build.
+ARG SOURCE_DATE_EPOCH=1577836800
 # The base says which versions of Debian's packages there are.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -20,7 +20,7 @@ WORKDIR /build
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 COPY deploy/images/build.lock deploy/images/planner.lock ./
-# Settings of pip and an authority to trust, where a build needs them; neither stays.
+# Settings of pip, and an authority to trust, where a site needs them; neither stays.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca \
     /usr/bin/python3 -m venv tools \
     && tools/bin/pip install --no-cache-dir --require-hashes --requirement build.lock \
@@ -31,12 +31,13 @@ COPY LICENSE README.md pyproject.toml ./
 COPY planner planner
 COPY executor executor
 COPY proto proto
-# Compiled here, for the root is read-only; the hash kind knows no time.
+# Compiled now, for the root will be read-only; by hash, so that the code tells no time.
 RUN tools/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation \
         --wheel-dir wheels . \
     && tools/bin/pip --python /opt/ditplan/bin/python install --no-cache-dir --no-compile \
         --no-deps --no-index wheels/*.whl \
-    && /opt/ditplan/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/ditplan
+    && /opt/ditplan/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        /opt/ditplan
 
 FROM python
 ARG VERSION=unknown
