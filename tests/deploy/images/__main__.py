@@ -59,6 +59,14 @@ def _look_into_planner(image: Image, bytes_beyond: int) -> list[str]:
     return found
 
 
+def _look_into_executor(image: Image) -> list[str]:
+    with tempfile.TemporaryDirectory() as directory:
+        sandbox = Sandbox(image, Path(directory) / "tmp")
+        code = "import torch; print(torch.compile(lambda x: 2 * x.sin())(torch.zeros(8)).sum())"
+        done = sandbox.run("python", "-c", code, check=False)
+        return [] if done.returncode == 0 else [f"it cannot compile:\n{done.stderr}"]
+
+
 def _compare(planner: Image, executor: Image, work: Path) -> list[str]:
     """Draws, and says in what the picture differs from the one of this environment."""
     drawn = draw_by_images(planner, executor, work)
@@ -117,6 +125,8 @@ def _run(base: str | None) -> list[str]:
             wrong = _look_into(image, pip)
             if image is planner:
                 wrong += _look_into_planner(image, total - of_base)
+            else:
+                wrong += _look_into_executor(image)
             found += [f"{name}: {problem}" for problem in wrong]
         return found + _compare(planner, executor, Path(work))
 
