@@ -136,7 +136,7 @@ def main() -> int:
     parser.add_argument("--base", help="an image to build on; default: a Debian made here")
     try:
         found = _run(parser.parse_args().base)
-    except EngineError as error:
+    except (EngineError, ValueError) as error:
         print(f"make images: {error}", file=sys.stderr)
         return 2
     for problem in found:

@@ -65,7 +65,9 @@ def _writable(root: Path, user: int) -> Iterator[str]:
 
 
 def _mentions(root: Path, text: str) -> list[str]:
-    command = ["grep", "--recursive", "--files-with-matches", "--fixed-strings", "--text", text, "."]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    command = ["grep", "--recursive", "--files-with-matches", "--fixed-strings", "--text", text]
+    done = subprocess.run(
+        [*command, "."], cwd=root, capture_output=True, text=True, errors="replace", check=False
+    )
     assert done.returncode < 2, done.stderr
-    return done.stdout.splitlines()
+    return [line.removeprefix(".") for line in done.stdout.splitlines()]

@@ -24,7 +24,7 @@ _NOT_OF_A_BASE = ("etc/hostname", "etc/resolv.conf", "var/cache/apt", "var/lib/a
 
 
 class EngineError(Exception):
-    """What is missing, or how a command failed; the message is for the user."""
+    """A tool is missing or failed; the message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,19 @@ class Image:
     labels: Mapping[str, str]
 
 
+def _require(tool: str) -> None:
+    if shutil.which(tool) is None:
+        raise EngineError(f"{tool} is not installed")
+
+
 class Engine:
     """``work`` holds the store and the logs of builds."""
 
     def __init__(self, work: Path) -> None:
         if os.geteuid() != 0:
             raise EngineError("building and entering images needs root")
-        for tool in ("buildah", "debootstrap", "unshare", "chroot", "setpriv"):
-            if shutil.which(tool) is None:
-                raise EngineError(f"{tool} is not installed (Debian: buildah debootstrap util-linux)")
+        for tool in ("buildah", "unshare", "chroot", "setpriv"):
+            _require(tool)
         self._work = work
         work.mkdir(parents=True, exist_ok=True)
 
@@ -64,6 +68,7 @@ class Engine:
         """A plain Debian, made once; its name."""
         if BASE in self._buildah("images", "--format", "{{.Name}}").split():
             return BASE
+        _require("debootstrap")
         with tempfile.TemporaryDirectory(dir=self._work) as directory:
             root = Path(directory) / "root"
             command = ["debootstrap", "--variant=minbase", _SUITE, str(root)]

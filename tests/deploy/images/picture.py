@@ -46,9 +46,7 @@ def draw_by_images(planner: Image, executor: Image, work: Path) -> Drawn:
             serving.serving(work / "planner.log", *serve, "--model-root", "/models", **_QUIET)
         )
         _await_serving(address, process)
-        process = stack.enter_context(
-            executing.serving(work / "executor.log", *launch, **_QUIET)
-        )
+        process = stack.enter_context(executing.serving(work / "executor.log", *launch, **_QUIET))
         _await_serving(health, process)
         client.run(
             *("ditplan", "generate", "--planner", address, "--model", _MODEL_THERE, *_WHAT),

@@ -17,7 +17,7 @@ _STOP_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """``tmp``: the one directory that is writable, at /tmp; ``volumes``: read-only ones, by path."""
+    """``tmp``: what is writable, at /tmp; ``volumes``: read-only directories, by path there."""
 
     image: Image
     tmp: Path
