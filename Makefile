@@ -77,6 +77,16 @@ quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.quality --prompts $(PROMPTS)
 
+# Tools of their own, apart from what ditplan runs with; promtool comes with Prometheus.
+$(VENV)/manifests/.ready: pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --editable '.[manifests]'
+	touch $@
+
+manifests: setup $(VENV)/manifests/.ready ## Check what Kubernetes is told: schemas, policies, rules (a minute)
+	PATH=$(CURDIR)/$(VENV)/manifests/bin:$$PATH $(VENV)/manifests/bin/python -m tests.deploy.manifests
+	PATH=$(CURDIR)/$(VENV)/manifests/bin:$$PATH $(ONE_THREAD) $(BIN)/python -m pytest tests/deploy/test_manifests*.py
+
 gpu: setup ## Run the tests that need a GPU
 	DITPLAN_TEST_GPU=1 $(ONE_THREAD) $(BIN)/python -m pytest tests/gpu
 
@@ -92,6 +102,25 @@ docs: demo ## Make the pictures of the README anew
 	$(BIN)/ditplan preview deploy/examples/cache-scm.yaml --model black-forest-labs/FLUX.1-dev \
 	  --steps 28 --format svg --out docs/plan.svg
 
+# As root, with buildah and debootstrap; out/images keeps them.
+images: setup ## Build the container images, look into them, draw a picture through them (minutes)
+	$(ONE_THREAD) $(BIN)/python -m tests.deploy.images
+
+# The lock files' present versions stay where pyproject.toml lets them; remove them for newer ones.
+# CPU_TORCH says where torch without CUDA is: PyTorch's index, or --find-links DIRECTORY.
+CPU_TORCH ?= --torch-backend cpu
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --no-header --no-emit-index-url --no-emit-find-links
+lock: setup ## Pin what the container images hold: deploy/images/*.lock
+	$(BIN)/pip install --quiet --editable '.[lock]'
+	$(LOCK) deploy/images/build.in --output-file deploy/images/build.lock
+	$(LOCK) pyproject.toml --extra executor --extra otel \
+	  --output-file deploy/images/executor-cuda.lock
+	$(LOCK) pyproject.toml --extra otel --constraints deploy/images/executor-cuda.lock \
+	  --output-file deploy/images/planner.lock
+	$(LOCK) pyproject.toml deploy/images/cpu.in --extra executor --extra otel $(CPU_TORCH) \
+	  --constraints deploy/images/executor-cuda.lock --output-file deploy/images/executor-cpu.lock
+
 proto: setup ## Regenerate the Python code of the contract
 	cd proto && PATH=$(CURDIR)/$(BIN):$$PATH python -m grpc_tools.protoc -I . \
 	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
@@ -100,5 +129,6 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz chaos chaos-ranks hostile bench-planner \
-  gpu bench-gpu bench-engine bench-parallel bench-placement bench-scaling bench-service quality demo-model docs proto clean
+.PHONY: help setup demo test check conformance fuzz chaos hostile chaos-ranks bench-planner \
+  bench-engine bench-parallel bench-placement bench-service bench-scaling quality \
+  manifests gpu bench-gpu demo-model docs images lock proto clean

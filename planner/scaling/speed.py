@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import nsmallest
 from statistics import median
 
@@ -28,17 +28,23 @@ _HALF = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A run as it was: FLOPs that it computed, and its time from prompt to picture."""
+    """A run as it was: FLOPs that it computed, and its time from prompt to picture.
+
+    ``position``: where its FLOPs lie from the fewest (0) to the most (1) that its plan could take;
+    None where these are the same.
+    """
 
     load: Load
     flops: float
     seconds: float
+    position: float | None = field(init=False)
+    shape: tuple[float, float, float] = field(init=False)
 
-    @property
-    def position(self) -> float | None:
-        """Where its FLOPs lie from the fewest (0) to the most (1) that its plan could take."""
+    def __post_init__(self) -> None:
         least, most = self.load.min_flops, self.load.max_flops
-        return (self.flops - least) / (most - least) if most > least else None
+        position = (self.flops - least) / (most - least) if most > least else None
+        object.__setattr__(self, "position", position)
+        object.__setattr__(self, "shape", _shape(self.load, self.flops))
 
 
 def observed(run: Finished) -> Observation | None:
@@ -55,7 +61,7 @@ def predicted_seconds(load: Load, runs: Sequence[Observation]) -> float:
     if not alike:
         return flops / ASSUMED_FLOPS if load.step_flops else flops * ASSUMED_STEP_SECONDS
     own = _shape(load, flops)
-    nearest = nsmallest(_ALIKE, alike, lambda run: math.dist(own, _shape(run.load, run.flops)))
+    nearest = nsmallest(_ALIKE, alike, lambda run: math.dist(own, run.shape))
     return flops * median(run.seconds / run.flops for run in nearest)
 
 
@@ -65,10 +71,9 @@ def _expected(load: Load, runs: Sequence[Observation]) -> float:
         return float(load.step_count)
     if load.max_flops <= load.min_flops:
         return load.max_flops
-    known = [(run.load.plan_id == load.plan_id, run.position) for run in runs]
-    own = [position for same, position in known if same and position is not None]
-    others = [position for _, position in known if position is not None]
-    position = median((own or others)[:_ALIKE] or [_HALF])
+    adaptive = [run for run in runs if run.position is not None]
+    own = [run for run in adaptive if run.load.plan_id == load.plan_id]
+    position = median([run.position or 0.0 for run in (own or adaptive)[:_ALIKE]] or [_HALF])
     return load.min_flops + position * (load.max_flops - load.min_flops)
 
 

@@ -13,8 +13,8 @@ from torch.distributed.run import get_args_parser
 
 import executor.__main__
 import planner.cli.serve
-from planner.cli.forwarding import _check as check_dispatch
 from planner.access.tls import SecurityError, check_security
+from planner.cli.forwarding import _check as check_dispatch
 from planner.settings import Security
 from tests.deploy.rendering import Pods
 

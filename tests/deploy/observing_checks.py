@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-import executor.agent.metrics
-import planner.telemetry.metrics
 from ditplan.v1 import monitor_pb2
 from prometheus_client import CollectorRegistry
 
+import executor.agent.metrics
+import planner.telemetry.metrics
 from tests.deploy.rendering import ROOT, Object, of_kind
 
 # Of others: the kubelet, cert-manager, Prometheus itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from executor.agent.server import LIVENESS as EXECUTOR_LIVENESS
@@ -25,6 +26,17 @@ SECRETS = {
 }
 # By restricted and a read-only root: what else a container may write to is nobody's.
 VOLUMES = {"emptyDir", "secret", "persistentVolumeClaim"}
+# Variables that libraries read, and where: a package and its file.
+_READ = {
+    "HF_HOME": ("huggingface_hub", "constants.py"),
+    "HF_HUB_OFFLINE": ("huggingface_hub", "constants.py"),
+    "OMP_NUM_THREADS": ("torch", "distributed/run.py"),
+    "TORCHINDUCTOR_CACHE_DIR": ("torch", "_inductor/runtime/cache_dir_utils.py"),
+    "TRITON_CACHE_DIR": ("torch", "_inductor/runtime/triton_heuristics.py"),
+}
+# Of a group's ranks, what only rank 0 does.
+_OF_RANK_0 = {"listen", "metrics_listen", "drain_seconds", "ca", "certificate", "key"}
+_OF_RANK_0 |= {"token_file", "insecure"}
 _UNITS = {"": 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 _USER = 10001
 
@@ -43,6 +55,45 @@ def check_command(objects: list[Object]) -> Iterator[str]:
             options(each)
         except Misuse as misuse:
             yield f"{each.name}: {misuse}"
+
+
+def check_variables(objects: list[Object]) -> Iterator[str]:
+    """Somebody reads every variable: the command line or a library."""
+    for each in pods(objects):
+        words = " ".join([*each.container["command"], *each.container["args"]])
+        for name in {of["name"] for of in each.container.get("env", ())}:
+            # The shell's own is read by everyone.
+            if name != "HOME" and f"$({name})" not in words and not _is_read(name):
+                yield f"{each.name}: nobody reads {name}"
+
+
+def _is_read(name: str) -> bool:
+    package, file = _READ.get(name, ("", ""))
+    found = find_spec(package) if package else None
+    return bool(found and found.origin and name in (Path(found.origin).parent / file).read_text())
+
+
+def check_ranks(objects: list[Object]) -> Iterator[str]:
+    """All ranks of a group are started alike, as often as the group has nodes, and never alone."""
+    for each in pods(objects):
+        if each.group != "worker":
+            continue
+        (leader,) = (of for of in pods(objects) if of.owner is each.owner and of.group == "leader")
+        for name, value in options(leader).items():
+            if name not in _OF_RANK_0 and options(each)[name] != value:
+                yield f"{each.name}: {name} is {options(each)[name]}, of the leader {value}"
+        if each.container["command"] != leader.container["command"]:
+            yield f"{each.name}: is launched otherwise"
+        if each.container["env"] != leader.container["env"]:
+            yield f"{each.name}: has other variables"
+        if each.container["resources"] != leader.container["resources"]:
+            yield f"{each.name}: has other resources"
+        launch = torchrun(leader)
+        size = each.owner["spec"]["leaderWorkerTemplate"]["size"]
+        assert launch is not None
+        # c10d gives rank 0 to whichever node's name comes first.
+        if launch.rdzv_backend != "static" or launch.max_restarts or int(launch.nnodes) != size:
+            yield f"{each.name}: launched by {launch.rdzv_backend} as one of {launch.nnodes}"
 
 
 def check_ports(objects: list[Object]) -> Iterator[str]:
@@ -118,22 +169,26 @@ def check_resources(objects: list[Object]) -> Iterator[str]:
                 if quantity(requested) > quantity(limits[name]):
                     yield f"{each.name} {container['name']}: {name} beyond its limit"
         limits = each.container["resources"]["limits"]
-        for medium, name in (("Memory", "memory"), ("", "ephemeral-storage")):
-            sizes = sum(
-                quantity(volume["emptyDir"]["sizeLimit"])
-                for key, volume in each.volumes.items()
-                if "emptyDir" in volume
-                and volume["emptyDir"].get("medium", "") == medium
-                # Counts for the pod, not for this container's writes.
-                and key != "models"
-            )
-            if sizes >= quantity(limits[name]):
-                yield f"{each.name}: volumes take all of {name}"
+        # A pod may use the most of what its first containers and what the others may.
+        disk = max(
+            quantity(of["resources"]["limits"]["ephemeral-storage"])
+            for of in each.containers
+            if "ephemeral-storage" in of["resources"]["limits"]
+        )
+        if _sizes(each, "Memory") >= quantity(limits["memory"]):
+            yield f"{each.name}: volumes take all of its memory"
+        if _sizes(each, "") >= disk:
+            yield f"{each.name}: volumes take all of its disk"
         ranks = int(each.variables.get("RANKS", 1))
         if ranks * int(each.variables.get("OMP_NUM_THREADS", 0)) > quantity(limits["cpu"]):
             yield f"{each.name}: more threads than cores"
         if "nvidia.com/gpu" in limits and int(limits["nvidia.com/gpu"]) != ranks:
             yield f"{each.name}: {ranks} ranks, {limits['nvidia.com/gpu']} GPUs"
+
+
+def _sizes(each: Pods, medium: str) -> float:
+    volumes = (of["emptyDir"] for of in each.volumes.values() if "emptyDir" in of)
+    return sum(quantity(of["sizeLimit"]) for of in volumes if of.get("medium", "") == medium)
 
 
 def check_restricted(objects: list[Object]) -> Iterator[str]:

@@ -19,13 +19,6 @@ OVERLAYS = sorted(path.parent for path in KUBERNETES.glob("overlays/*/kustomizat
 OTHERS = sorted(path.parent for path in Path(__file__).parent.glob("renderings/*/*.yaml"))
 RENDERINGS = {path.name: path for path in (*OVERLAYS, *OTHERS)}
 
-# What LeaderWorkerSet gives to the pods of a group beside what their templates say, here of the
-# second group.
-GROUP_VARIABLES = {
-    "LWS_LEADER_ADDRESS": "executor-1.executor.ditplan",
-    "LWS_GROUP_SIZE": "2",
-    "LWS_WORKER_INDEX": "0",
-}
 _GROUP = "leaderworkerset.sigs.k8s.io"
 
 Object = dict[str, Any]
@@ -98,7 +91,14 @@ class Pods:
     @property
     def variables(self) -> dict[str, str]:
         given = {each["name"]: each["value"] for each in self.container.get("env", ())}
-        return (GROUP_VARIABLES if self.group else {}) | given
+        if not self.group:
+            return given
+        # LeaderWorkerSet's, of the first worker of the second group.
+        return given | {
+            "LWS_LEADER_ADDRESS": "executor-1.executor.ditplan",
+            "LWS_GROUP_SIZE": str(self.owner["spec"]["leaderWorkerTemplate"]["size"]),
+            "LWS_WORKER_INDEX": "0" if self.group == "leader" else "1",
+        }
 
     @property
     def command(self) -> list[str]:

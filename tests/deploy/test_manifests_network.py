@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.deploy.network import Peer, may_dial
-from tests.deploy.rendering import RENDERINGS, Object, kubectl, of_kind, pods, render
+from tests.deploy.rendering import RENDERINGS, Object, kubectl, pods, render
 
 pytestmark = pytest.mark.skipif(kubectl() is None, reason="kubectl is not on the path")
 
@@ -42,7 +42,6 @@ _GROUPS = {
     ("executor worker", "executor leader"): set(_PORTS),
 }
 _HEALTH = {7331, 7340}
-_HELD = [name for name in RENDERINGS if of_kind(render(RENDERINGS[name]), "NetworkPolicy")]
 
 
 def _peers(objects: list[Object]) -> dict[str, Peer]:
@@ -65,7 +64,7 @@ def _allowed(objects: list[Object]) -> dict[tuple[str, str], set[int]]:
     return found
 
 
-@pytest.mark.parametrize("rendering", _HELD)
+@pytest.mark.parametrize("rendering", RENDERINGS)
 def test_only_what_has_to_pass_does(rendering: str) -> None:
     objects = render(RENDERINGS[rendering])
     own = _peers(objects)
@@ -82,7 +81,7 @@ def test_only_what_has_to_pass_does(rendering: str) -> None:
         assert ports == expected, (source, target)
 
 
-@pytest.mark.parametrize("rendering", _HELD)
+@pytest.mark.parametrize("rendering", RENDERINGS)
 def test_names_are_looked_up_over_udp(rendering: str) -> None:
     objects = render(RENDERINGS[rendering])
     for source in _peers(objects).values():

@@ -14,6 +14,7 @@ from tests.deploy.rendering import KUBERNETES, Object, Pods, of_kind, pods, sele
 NAMESPACE = "ditplan"
 _OF_CLUSTER = ("Namespace", "PriorityClass")
 _SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+_SELECTING = ("Service", "PodDisruptionBudget", "PodMonitor")
 _EXTERNAL_KEYS = {"scalerAddress", "model", "targetSeconds"}
 
 
@@ -47,9 +48,8 @@ def check_selectors(objects: list[Object]) -> Iterator[str]:
             chosen = [of for of in pods(objects) if selects(selector, of.labels)]
             if [of.owner for of in chosen] != [each]:
                 yield f"{kind} {each['metadata']['name']}: chooses {[of.name for of in chosen]}"
-        elif kind in ("Service", "PodDisruptionBudget", "PodMonitor"):
-            if not any(selects(selector, of) for of in labels):
-                yield f"{kind} {each['metadata']['name']}: chooses nobody"
+        elif kind in _SELECTING and not any(selects(selector, of) for of in labels):
+            yield f"{kind} {each['metadata']['name']}: chooses nobody"
     for each in pods(objects):
         for spread in each.spec.get("topologySpreadConstraints", ()):
             if not selects(spread["labelSelector"], each.labels):
