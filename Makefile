@@ -43,6 +43,9 @@ conformance: setup ## Check planner and engine against recorded data: ORACLE=DIR
 fuzz: setup ## Compile 20,000 damaged configs: no traceback, no hang, no memory
 	$(ONE_THREAD) $(BIN)/python -m tests.fuzz
 
+rehearse: setup ## Play rollouts, drains and lost nodes with the manifests' pods as processes
+	DITPLAN_REHEARSE=1 $(ONE_THREAD) $(BIN)/python -m pytest tests/deploy/test_rehearsal.py
+
 chaos: setup ## Kill, stop and end planner and executors under load: nothing accepted is lost
 	$(ONE_THREAD) $(BIN)/python -m tests.chaos
 
@@ -131,4 +134,4 @@ clean: ## Remove what the other targets made
 
 .PHONY: help setup demo test check conformance fuzz chaos hostile chaos-ranks bench-planner \
   bench-engine bench-parallel bench-placement bench-service bench-scaling quality \
-  manifests gpu bench-gpu demo-model docs images lock proto clean
+  manifests rehearse gpu bench-gpu demo-model docs images lock proto clean

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 _REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 _POD_TEMPLATES = {
@@ -184,16 +180,6 @@ class Rendering:
             for document in self._documents
             if document["kind"] == "Service"
         ]
-
-
-def render(directory: Path) -> Rendering:
-    """An overlay as `kubectl kustomize` has it."""
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(directory)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return Rendering([each for each in yaml.safe_load_all(done.stdout) if each])
 
 
 def _expanded(text: str, values: Mapping[str, str]) -> str:

@@ -16,9 +16,9 @@ from typing import Any
 
 from tests.deploy.rehearsal import credentials
 from tests.deploy.rehearsal.cluster import IMAGE_ENVIRONMENT, REPOSITORY, Cluster, Pod
-from tests.deploy.rehearsal.rendered import Rendering, render
+from tests.deploy.rehearsal.rendered import Rendering
+from tests.deploy.rendering import RENDERINGS, render
 
-_OVERLAYS = REPOSITORY / "deploy" / "kubernetes" / "overlays"
 _MODEL = REPOSITORY / "deploy" / "demo" / "model"
 _PROMPT = "a yellow star at the top right on a blue background"
 _NO_FIELDS = {"metadata.name": "", "status.podIP": "", "metadata.namespace": ""}
@@ -30,7 +30,7 @@ class Rehearsal:
     """An overlay on this machine: the demo model for the one that it serves, CPUs for its GPUs."""
 
     def __init__(self, overlay: str, directory: Path) -> None:
-        self.rendering: Rendering = render(_OVERLAYS / overlay)
+        self.rendering = Rendering(render(RENDERINGS[overlay]))
         self.directory = directory
         secrets = credentials.make(directory / "secrets")
         models = directory / "models"
