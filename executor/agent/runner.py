@@ -168,7 +168,12 @@ class Runner:
             log.info("run_cancelled", reason=leased.cancel_reason)
             return failure(grpc.StatusCode.CANCELLED, leased.cancel_reason)
         log.warning("run_stopped_by_drain")
-        return failure(grpc.StatusCode.UNAVAILABLE, "the executor was stopped", retryable=True)
+        return RunFailure(
+            code=grpc.StatusCode.UNAVAILABLE.name,
+            message="it was told to end",
+            retryable=True,
+            handed_back=True,
+        )
 
 
 def _ended(final: Completion | RunFailure | None, seconds: float) -> RunEnded:

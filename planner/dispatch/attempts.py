@@ -16,6 +16,7 @@ DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.name
 @dataclass(frozen=True, slots=True)
 class QueueAgain:
     reason: str
+    handed_back: bool = False
 
 
 def after_loss(lease: Lease, *, max_attempts: int, another_executor: bool) -> QueueAgain | Ending:
@@ -25,8 +26,8 @@ def after_loss(lease: Lease, *, max_attempts: int, another_executor: bool) -> Qu
         return stopped(lease, lease.cancel_reason)
     if not another_executor:
         why = "no other connected executor can take the work"
-    elif lease.epoch >= max_attempts:
-        why = f"this was attempt {lease.epoch} of at most {max_attempts}"
+    elif lease.attempt >= max_attempts:
+        why = f"this was attempt {lease.attempt} of at most {max_attempts}"
     else:
         return QueueAgain(lost)
     message = f"{lost} of {lease.step_count}; {why}"
@@ -34,13 +35,24 @@ def after_loss(lease: Lease, *, max_attempts: int, another_executor: bool) -> Qu
 
 
 def after_failure(
-    lease: Lease, code: str, message: str, *, retryable: bool, max_attempts: int
+    lease: Lease,
+    code: str,
+    message: str,
+    *,
+    retryable: bool,
+    max_attempts: int,
+    handed_back: bool = False,
 ) -> QueueAgain | Ending:
-    """The executor reported that it could not finish the run."""
+    """The executor reported that it could not finish the run.
+
+    ``handed_back``: because it is to end itself, however often others were.
+    """
     if lease.cancel_reason is not None:
         return stopped(lease, lease.cancel_reason)
+    if handed_back:
+        return QueueAgain(f"executor {lease.executor.name} ends: {message}", handed_back=True)
     known = code if code in grpc.StatusCode.__members__ and code != "OK" else "INTERNAL"
-    if retryable and lease.epoch < max_attempts:
+    if retryable and lease.attempt < max_attempts:
         return QueueAgain(f"executor {lease.executor.name} gave up: {message}")
     return failed(known, message, lease.steps_done)
 

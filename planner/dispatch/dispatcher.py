@@ -224,6 +224,7 @@ class Dispatcher:
                 failure.code,
                 failure.message[:_MAX_FAILURE_TEXT],
                 retryable=failure.retryable,
+                handed_back=failure.handed_back,
                 max_attempts=self._limits.attempts,
             ),
         )

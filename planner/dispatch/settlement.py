@@ -119,7 +119,9 @@ class Settlement:
         """Ends a lease. StaleLeaseError where it is over already."""
         if isinstance(outcome, QueueAgain):
             queue_deadline = time.time() + self._timing.max_queue_seconds
-            self._store.requeue(lease, outcome.reason, queue_deadline)
+            self._store.requeue(
+                lease, outcome.reason, queue_deadline, handed_back=outcome.handed_back
+            )
             self._files.discard_others(lease.generation, None, ())
             self.work_arrived(lease.requirement)
             lease_log(lease).info("generation_queued_again", reason=outcome.reason)

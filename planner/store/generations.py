@@ -152,13 +152,14 @@ class Generations:
             return None
         return StoredArtifact(row["epoch"], generation_pb2.Artifact.FromString(row["body"]))
 
-    def queue(self, generation: str, now: float, queue_deadline: float) -> None:
+    def queue(self, generation: str, now: float, queue_deadline: float, handed_back: bool) -> None:
         """Makes it QUEUED again, in its old place and with nothing done."""
         self._db.execute("DELETE FROM artifacts WHERE generation = ?", (generation,))
         self._db.execute(
             "UPDATE generations SET state = ?, executor = '', steps_done = 0, "
-            "queue_time = ?, queue_deadline = ? WHERE generation = ?",
-            (State.QUEUED.value, now, queue_deadline, generation),
+            "queue_time = ?, queue_deadline = ?, handed_back = handed_back + ? "
+            "WHERE generation = ?",
+            (State.QUEUED.value, now, queue_deadline, handed_back, generation),
         )
 
     def add_steps_done(self, generation: str, steps: int) -> None:

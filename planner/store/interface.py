@@ -106,7 +106,9 @@ class Store(Protocol):
         Where it is marked already, code and reason stay.
         """
 
-    def requeue(self, lease: Lease, reason: str, queue_deadline: float) -> None:
+    def requeue(
+        self, lease: Lease, reason: str, queue_deadline: float, *, handed_back: bool = False
+    ) -> None:
         """Ends the lease and puts its work back in its old place of the queue."""
 
     def end_queued(self, generation: str, ending: Ending) -> bool:

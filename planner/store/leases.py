@@ -10,8 +10,8 @@ from planner.store import messages
 from planner.store.values import Lease, StaleLeaseError
 
 _LEASES = (
-    "SELECT l.*, g.requirement, g.plan_id, g.steps_done, g.step_count, g.traceparent "
-    "FROM leases l JOIN generations g USING (generation)"
+    "SELECT l.*, g.requirement, g.plan_id, g.steps_done, g.step_count, g.traceparent, "
+    "g.handed_back FROM leases l JOIN generations g USING (generation)"
 )
 
 

@@ -81,4 +81,5 @@ def lease(row: sqlite3.Row) -> Lease:
         steps_done=row["steps_done"],
         step_count=row["step_count"],
         traceparent=row["traceparent"],
+        handed_back=row["handed_back"],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-VERSION = 6
+VERSION = 7
 # What is left of the write-ahead log once it was long.
 _JOURNAL_BYTES = 16 << 20
 # For another process that holds the file, while every call of this one waits.
@@ -44,6 +44,7 @@ CREATE TABLE generations (
   queue_deadline REAL NOT NULL,
   deadline REAL,
   attempt INTEGER NOT NULL DEFAULT 0,
+  handed_back INTEGER NOT NULL DEFAULT 0,
   executor TEXT NOT NULL DEFAULT '',
   steps_done INTEGER NOT NULL DEFAULT 0,
   last_sequence INTEGER NOT NULL DEFAULT 0,

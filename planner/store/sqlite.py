@@ -163,11 +163,13 @@ class SqliteStore:
         with self._transaction():
             return self._leases.stop(generation, code, reason, expires_at)
 
-    def requeue(self, lease: Lease, reason: str, queue_deadline: float) -> None:
+    def requeue(
+        self, lease: Lease, reason: str, queue_deadline: float, *, handed_back: bool = False
+    ) -> None:
         with self._transaction():
             self._leases.check(lease)
             self._leases.remove(lease)
-            self._generations.queue(lease.generation, self._clock(), queue_deadline)
+            self._generations.queue(lease.generation, self._clock(), queue_deadline, handed_back)
             self._append_queued(lease.generation, reason)
 
     def end_queued(self, generation: str, ending: Ending) -> bool:

@@ -98,7 +98,8 @@ class Lease:
 
     ``requirement`` is the key of its needs. ``cancel_code`` names the status that the work ends
     with once its executor has stopped: CANCELLED or DEADLINE_EXCEEDED. ``traceparent``: the span of
-    the call that asked for the work; empty: none.
+    the call that asked for the work; empty: none. ``handed_back``: how often executors that were
+    to end have given it back.
     """
 
     generation: str
@@ -112,6 +113,12 @@ class Lease:
     steps_done: int
     step_count: int
     traceparent: str
+    handed_back: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the work this is; what was handed back in good order was none."""
+        return self.epoch - self.handed_back
 
 
 @dataclass(frozen=True, slots=True)

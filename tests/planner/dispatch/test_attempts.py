@@ -74,3 +74,18 @@ def test_a_reported_failure(
     else:
         assert outcome.failure is not None
         assert (outcome.state, outcome.failure.code) == (state, reported)
+
+
+def test_what_is_handed_back_was_no_attempt() -> None:
+    for lease in (LEASE, LAST):
+        outcome = after_failure(
+            lease, "UNAVAILABLE", "bye", retryable=True, handed_back=True, max_attempts=3
+        )
+        assert outcome == QueueAgain("executor exec-1 ends: bye", handed_back=True)
+    # The third lease, of which two were handed back, is the first attempt.
+    again = after_loss(replace(LAST, handed_back=2), max_attempts=3, another_executor=True)
+    assert isinstance(again, QueueAgain)
+    last = after_loss(replace(LAST, epoch=5, handed_back=2), max_attempts=3, another_executor=True)
+    assert isinstance(last, Ending)
+    assert last.failure is not None
+    assert "attempt 3 of at most 3" in last.failure.message

@@ -361,6 +361,31 @@ async def test_reported_failures_are_retried_only_where_that_can_help(settings: 
     assert ended.attempt == 2
 
 
+async def test_what_is_handed_back_is_drawn_however_often(settings: Settings) -> None:
+    async with (
+        Planner(settings) as planner,
+        Client(planner.address) as client,
+        Executor(planner.address) as executor,
+    ):
+        created = await client.create(queue=True)
+        for _ in range(settings.limits.attempts + 1):
+            run = await executor.start()
+            await run.send(
+                failure=dispatch_pb2.RunFailure(
+                    code="UNAVAILABLE", message="bye", retryable=True, handed_back=True
+                )
+            )
+            done = await run.receive()
+            assert done is not None
+            assert done.WhichOneof("message") == "done"
+        run = await executor.start()
+        await run.report(0, 6)
+        await run.complete()
+        ended = await client.ended(created.name)
+    assert ended.state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    assert ended.attempt == settings.limits.attempts + 2
+
+
 @pytest.mark.parametrize(
     "lie", ["full as cached", "gap", "too few ops", "early completion", "bytes"]
 )

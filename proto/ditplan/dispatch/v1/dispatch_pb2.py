@@ -27,7 +27,7 @@ from ditplan.v1 import generation_pb2 as ditplan_dot_v1_dot_generation__pb2
 from ditplan.v1 import plan_pb2 as ditplan_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ditplan/dispatch/v1/dispatch.proto\x12\x13\x64itplan.dispatch.v1\x1a\x19\x64itplan/v1/executor.proto\x1a\x1b\x64itplan/v1/generation.proto\x1a\x15\x64itplan/v1/plan.proto\"S\n\x13\x41\x63quireLeaseRequest\x12&\n\x08\x65xecutor\x18\x01 \x01(\x0b\x32\x14.ditplan.v1.Executor\x12\x14\n\x0cwait_seconds\x18\x02 \x01(\x01\"v\n\x14\x41\x63quireLeaseResponse\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.ditplan.dispatch.v1.Lease\x12\x33\n\nassignment\x18\x02 \x01(\x0b\x32\x1f.ditplan.dispatch.v1.Assignment\"*\n\x05Lease\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\xa5\x02\n\x0fRunLeaseRequest\x12-\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x1b.ditplan.dispatch.v1.AttachH\x00\x12\x38\n\x0cstep_reports\x18\x02 \x01(\x0b\x32 .ditplan.dispatch.v1.StepReportsH\x00\x12\x33\n\theartbeat\x18\x03 \x01(\x0b\x32\x1e.ditplan.dispatch.v1.HeartbeatH\x00\x12\x35\n\ncompletion\x18\x04 \x01(\x0b\x32\x1f.ditplan.dispatch.v1.CompletionH\x00\x12\x32\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1f.ditplan.dispatch.v1.RunFailureH\x00\x42\t\n\x07message\"\x82\x01\n\nAssignment\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12$\n\x07program\x18\x02 \x01(\x0b\x32\x13.ditplan.v1.Program\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.ditplan.v1.GenerationSpec\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"K\n\x06\x41ttach\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.ditplan.dispatch.v1.Lease\x12\x10\n\x08\x65xecutor\x18\x02 \x01(\tJ\x04\x08\x03\x10\x04\"5\n\x0bStepReports\x12&\n\x05steps\x18\x01 \x03(\x0b\x32\x17.ditplan.v1.StepOutcome\"\x0b\n\tHeartbeat\"\x92\x01\n\nCompletion\x12\x17\n\x0f\x64\x65noise_seconds\x18\x01 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x02 \x01(\x01\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x14 \x03(\x04\x12\'\n\texchanges\x18\x15 \x03(\x0b\x32\x14.ditplan.v1.Exchange\x12\x16\n\x0ereload_seconds\x18\x16 \x01(\x01\">\n\nRunFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\xb6\x01\n\x10RunLeaseResponse\x12\x31\n\x08\x61ttached\x18\x03 \x01(\x0b\x32\x1d.ditplan.dispatch.v1.AttachedH\x00\x12-\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1b.ditplan.dispatch.v1.CancelH\x00\x12)\n\x04\x64one\x18\x05 \x01(\x0b\x32\x19.ditplan.dispatch.v1.DoneH\x00\x42\t\n\x07messageJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"\x1d\n\x08\x41ttached\x12\x11\n\tnext_step\x18\x01 \x01(\r\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x06\n\x04\x44one\"Z\n\x15UploadArtifactRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.ditplan.dispatch.v1.ArtifactHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"]\n\x0e\x41rtifactHeader\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.ditplan.dispatch.v1.Lease\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmedia_type\x18\x03 \x01(\t\"@\n\x16UploadArtifactResponse\x12&\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x14.ditplan.v1.Artifact2\xc0\x02\n\x0f\x44ispatchService\x12\x63\n\x0c\x41\x63quireLease\x12(.ditplan.dispatch.v1.AcquireLeaseRequest\x1a).ditplan.dispatch.v1.AcquireLeaseResponse\x12[\n\x08RunLease\x12$.ditplan.dispatch.v1.RunLeaseRequest\x1a%.ditplan.dispatch.v1.RunLeaseResponse(\x01\x30\x01\x12k\n\x0eUploadArtifact\x12*.ditplan.dispatch.v1.UploadArtifactRequest\x1a+.ditplan.dispatch.v1.UploadArtifactResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ditplan/dispatch/v1/dispatch.proto\x12\x13\x64itplan.dispatch.v1\x1a\x19\x64itplan/v1/executor.proto\x1a\x1b\x64itplan/v1/generation.proto\x1a\x15\x64itplan/v1/plan.proto\"S\n\x13\x41\x63quireLeaseRequest\x12&\n\x08\x65xecutor\x18\x01 \x01(\x0b\x32\x14.ditplan.v1.Executor\x12\x14\n\x0cwait_seconds\x18\x02 \x01(\x01\"v\n\x14\x41\x63quireLeaseResponse\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.ditplan.dispatch.v1.Lease\x12\x33\n\nassignment\x18\x02 \x01(\x0b\x32\x1f.ditplan.dispatch.v1.Assignment\"*\n\x05Lease\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"\xa5\x02\n\x0fRunLeaseRequest\x12-\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x1b.ditplan.dispatch.v1.AttachH\x00\x12\x38\n\x0cstep_reports\x18\x02 \x01(\x0b\x32 .ditplan.dispatch.v1.StepReportsH\x00\x12\x33\n\theartbeat\x18\x03 \x01(\x0b\x32\x1e.ditplan.dispatch.v1.HeartbeatH\x00\x12\x35\n\ncompletion\x18\x04 \x01(\x0b\x32\x1f.ditplan.dispatch.v1.CompletionH\x00\x12\x32\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1f.ditplan.dispatch.v1.RunFailureH\x00\x42\t\n\x07message\"\x82\x01\n\nAssignment\x12\x0f\n\x07plan_id\x18\x01 \x01(\t\x12$\n\x07program\x18\x02 \x01(\x0b\x32\x13.ditplan.v1.Program\x12(\n\x04spec\x18\x03 \x01(\x0b\x32\x1a.ditplan.v1.GenerationSpec\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\"K\n\x06\x41ttach\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.ditplan.dispatch.v1.Lease\x12\x10\n\x08\x65xecutor\x18\x02 \x01(\tJ\x04\x08\x03\x10\x04\"5\n\x0bStepReports\x12&\n\x05steps\x18\x01 \x03(\x0b\x32\x17.ditplan.v1.StepOutcome\"\x0b\n\tHeartbeat\"\x92\x01\n\nCompletion\x12\x17\n\x0f\x64\x65noise_seconds\x18\x01 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x02 \x01(\x01\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x14 \x03(\x04\x12\'\n\texchanges\x18\x15 \x03(\x0b\x32\x14.ditplan.v1.Exchange\x12\x16\n\x0ereload_seconds\x18\x16 \x01(\x01\"S\n\nRunFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x13\n\x0bhanded_back\x18\x04 \x01(\x08\"\xb6\x01\n\x10RunLeaseResponse\x12\x31\n\x08\x61ttached\x18\x03 \x01(\x0b\x32\x1d.ditplan.dispatch.v1.AttachedH\x00\x12-\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1b.ditplan.dispatch.v1.CancelH\x00\x12)\n\x04\x64one\x18\x05 \x01(\x0b\x32\x19.ditplan.dispatch.v1.DoneH\x00\x42\t\n\x07messageJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"\x1d\n\x08\x41ttached\x12\x11\n\tnext_step\x18\x01 \x01(\r\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x06\n\x04\x44one\"Z\n\x15UploadArtifactRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.ditplan.dispatch.v1.ArtifactHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"]\n\x0e\x41rtifactHeader\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.ditplan.dispatch.v1.Lease\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nmedia_type\x18\x03 \x01(\t\"@\n\x16UploadArtifactResponse\x12&\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x14.ditplan.v1.Artifact2\xc0\x02\n\x0f\x44ispatchService\x12\x63\n\x0c\x41\x63quireLease\x12(.ditplan.dispatch.v1.AcquireLeaseRequest\x1a).ditplan.dispatch.v1.AcquireLeaseResponse\x12[\n\x08RunLease\x12$.ditplan.dispatch.v1.RunLeaseRequest\x1a%.ditplan.dispatch.v1.RunLeaseResponse(\x01\x30\x01\x12k\n\x0eUploadArtifact\x12*.ditplan.dispatch.v1.UploadArtifactRequest\x1a+.ditplan.dispatch.v1.UploadArtifactResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,21 +53,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPLETION']._serialized_start=962
   _globals['_COMPLETION']._serialized_end=1108
   _globals['_RUNFAILURE']._serialized_start=1110
-  _globals['_RUNFAILURE']._serialized_end=1172
-  _globals['_RUNLEASERESPONSE']._serialized_start=1175
-  _globals['_RUNLEASERESPONSE']._serialized_end=1357
-  _globals['_ATTACHED']._serialized_start=1359
-  _globals['_ATTACHED']._serialized_end=1388
-  _globals['_CANCEL']._serialized_start=1390
-  _globals['_CANCEL']._serialized_end=1414
-  _globals['_DONE']._serialized_start=1416
-  _globals['_DONE']._serialized_end=1422
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=1424
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=1514
-  _globals['_ARTIFACTHEADER']._serialized_start=1516
-  _globals['_ARTIFACTHEADER']._serialized_end=1609
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=1611
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=1675
-  _globals['_DISPATCHSERVICE']._serialized_start=1678
-  _globals['_DISPATCHSERVICE']._serialized_end=1998
+  _globals['_RUNFAILURE']._serialized_end=1193
+  _globals['_RUNLEASERESPONSE']._serialized_start=1196
+  _globals['_RUNLEASERESPONSE']._serialized_end=1378
+  _globals['_ATTACHED']._serialized_start=1380
+  _globals['_ATTACHED']._serialized_end=1409
+  _globals['_CANCEL']._serialized_start=1411
+  _globals['_CANCEL']._serialized_end=1435
+  _globals['_DONE']._serialized_start=1437
+  _globals['_DONE']._serialized_end=1443
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=1445
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=1535
+  _globals['_ARTIFACTHEADER']._serialized_start=1537
+  _globals['_ARTIFACTHEADER']._serialized_end=1630
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=1632
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=1696
+  _globals['_DISPATCHSERVICE']._serialized_start=1699
+  _globals['_DISPATCHSERVICE']._serialized_end=2019
 # @@protoc_insertion_point(module_scope)
