@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _show(source: Path, inside: Path) -> None:
-    inside.mkdir(parents=True)
+    inside.mkdir(parents=True, exist_ok=True)
     _mount("--rbind", source, inside)
     _mount("-o", "remount,bind,ro", inside)
 
