@@ -25,12 +25,12 @@ def main() -> None:
     socket.sethostname(spec["hostname"])
     _mount("--make-rprivate", "/")
     _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", root)
-    for name in (*_SHOWN, *spec["shown"]):
+    for name in _SHOWN:
         source = Path("/", name)
         if source.is_symlink():
             (root / name).symlink_to(os.readlink(source))
         elif source.exists():
-            _show(source, root / name.lstrip("/"))
+            _show(source, root / name)
     (root / "etc").mkdir()
     for name in _OF_ETC:
         source = Path("/etc", name)
@@ -51,6 +51,9 @@ def main() -> None:
         _mount("--bind", source, inside)
         if read_only:
             _mount("-o", "remount,bind,ro", inside)
+    # Last: on this machine they may be where a pod mounts something, as below /tmp.
+    for name in spec["shown"]:
+        _show(Path(name), root / name.lstrip("/"))
     if spec["read_only_root"]:
         _mount("-o", "remount,ro", root)
     os.chroot(root)

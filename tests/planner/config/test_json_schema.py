@@ -13,7 +13,9 @@ from planner.config.json_schema import json_schema
 from planner.config.load import load
 from planner.diagnostics import has_errors
 
-EXAMPLES = sorted(Path("deploy").rglob("*.yaml"))
+EXAMPLES = sorted(
+    path for room in ("demo", "examples") for path in Path("deploy", room).rglob("*.yaml")
+)
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ async def test_bytes_and_metadata_pass_in_both_directions(settings: Settings) ->
         assert seen["traceparent"] == TRACEPARENT
         assert seen["x-request-id"] == "mine"
         assert seen["more-bin"] == b"\0\xfe"
-        assert 6 < seen["left"] < 7
+        # The server counts from the arrival by a clock of its own.
+        assert 6 < seen["left"] < 7.1
         assert not {"authorization", "ditplan-keeps-work", "ditplan-on-behalf-of"} & set(seen)
         one = client.channel.unary_unary(GET)(b"one", metadata=(("traceparent", TRACEPARENT),))
         assert await one == b"one"
