@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -217,7 +218,9 @@ class Cluster:
         self._publish()
         began = time.monotonic()
         time.sleep(pod.template.container.pre_stop_sleep)
-        os.kill(pod.main_process(), signal.SIGTERM)
+        # It may have ended by itself.
+        with suppress(IndexError, OSError):
+            os.kill(pod.main_process(), signal.SIGTERM)
         killed = False
         try:
             status = pod.process.wait(pod.template.grace - (time.monotonic() - began))

@@ -192,9 +192,12 @@ def two_nodes() -> None:
             pictures.append(place.draw(f"on-{nodes}", "--config", str(file)))
             if nodes == 1:
                 break
-            # The group goes as one, leader last to be asked.
-            for pod in reversed(pods):
-                _ended_well(place, pod)
+            # The worker's node is drained; the leader's hears of it, and the group ends as one.
+            leader, worker = pods
+            _ended_well(place, worker)
+            leader.process.wait(20)
+            assert "drained" in {_event(line) for line in leader.log.splitlines()}
+            _ended_well(place, leader)
         assert pictures[0] == pictures[1]
 
 
