@@ -53,16 +53,17 @@ class Client:
         self._stub = generation_pb2_grpc.GenerationServiceStub(channel)
 
     def generate(
-        self, spec: generation_pb2.GenerationSpec
+        self, spec: generation_pb2.GenerationSpec, *, queue: bool = False
     ) -> Iterator[generation_pb2.GenerationEvent]:
         """The events of a new generation, also across a restart of the planner.
 
-        Leaving the iteration early cancels the work.
+        ``queue``: also where no executor that is connected could run it. Leaving the iteration
+        early cancels the work.
 
         Raises:
             Refusal: the planner refused the call, or cannot be reached.
         """
-        request = generation_pb2.GenerateRequest(spec=spec)
+        request = generation_pb2.GenerateRequest(spec=spec, queue_without_executor=queue)
         call: Any = self._stub.Generate(request, timeout=RUN_SECONDS)
         last = generation_pb2.GenerationEvent()
         give_up_at = float("inf")

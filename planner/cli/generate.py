@@ -59,6 +59,7 @@ _DIAL_SECONDS = 15.0
 @executor_options
 @click.option("--planner", metavar="HOST:PORT", help="Use this service instead of a local one.")
 @connection_options
+@click.option("--queue", is_flag=True, help="Wait where no executor of --planner can run it yet.")
 @click.option("--out", type=_FILE, help="*.webp: as WebP.  [default: image.png, or video.mp4]")
 @click.option("--save-latents", type=_FILE, help="Keep the final latents (safetensors, fp32).")
 @click.option("--record", type=_FILE, help="Keep the record of what was executed (JSON).")
@@ -81,6 +82,7 @@ def generate(
     placement: tuple[str, ...],
     planner: str | None,
     connection: Connection,
+    queue: bool,
     out: Path | None,
     save_latents: Path | None,
     record: Path | None,
@@ -97,6 +99,8 @@ def generate(
         raise click.UsageError(text)
     if planner is None and replace(connection, token="") != PLAIN:
         raise click.UsageError("--tls-*, --token-file and --insecure go together with --planner")
+    if planner is None and queue:
+        raise click.UsageError("--queue goes together with --planner")
     for file in (out or Path("image.png"), save_latents, record):
         if file is not None:
             check_writable(file)
@@ -123,7 +127,7 @@ def generate(
     name = _settle(spec, name)
     try:
         with _client(planner, connection, spec.model, local, placement) as client:
-            finished = _run(client, spec, name)
+            finished = _run(client, spec, name, queue=queue)
             artifacts = {a.name: client.read(finished.name, a) for a in finished.artifacts}
     except Refusal as refusal:
         refused(refusal, source=spec.config, source_name=name)
@@ -151,12 +155,12 @@ def generate(
 
 
 def _run(
-    client: Client, spec: generation_pb2.GenerationSpec, source_name: str
+    client: Client, spec: generation_pb2.GenerationSpec, source_name: str, *, queue: bool
 ) -> generation_pb2.Generation:
     """The finished generation; ends the command if it did not succeed."""
 
     def shown() -> Iterator[generation_pb2.GenerationEvent]:
-        for event in _events(client, spec):
+        for event in _events(client, spec, queue=queue):
             if event.HasField("planned"):
                 show_plan(event.planned, model=spec.model, source=spec.config, name=source_name)
             yield event
@@ -166,13 +170,13 @@ def _run(
 
 
 def _events(
-    client: Client, spec: generation_pb2.GenerationSpec
+    client: Client, spec: generation_pb2.GenerationSpec, *, queue: bool
 ) -> Iterator[generation_pb2.GenerationEvent]:
     """The events of the run, tried again while the executor has yet to ask for work."""
     deadline = time.monotonic() + _DIAL_SECONDS
     while True:
         try:
-            yield from client.generate(spec)
+            yield from client.generate(spec, queue=queue)
             return
         except Refusal as refusal:
             if refusal.reason != "NO_MATCHING_EXECUTOR" or time.monotonic() > deadline:

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ditplan.v1 import generation_pb2
 from ditplan.v1.generation_pb2_grpc import GenerationServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.e2e.processes import Service, eventually, free_address
+from tests.e2e.processes import Service, ditplan, eventually, free_address
 from tests.e2e.test_foreign import GRPCURL, ROOT
 
 LONG = 400
@@ -39,6 +40,7 @@ class Scaled(Service):
     def __init__(self, directory: Path) -> None:
         self.scaler = free_address()
         arguments = ("--data", str(directory / "data"), "--scaler-listen", self.scaler)
+        arguments += ("--model-root", "/")
         super().__init__(directory, "planner", "-m", "planner", "serve", "planner", *arguments)
 
 
@@ -229,3 +231,17 @@ def test_grpcurl_asks_by_the_contract_alone(planner: Scaled) -> None:
     refused = ask("GetMetricSpec", {"scalerMetadata": {"targetSeconds": "soon"}})
     assert "InvalidArgument" in refused.stderr
     assert "'soon' is no whole number of seconds from 1 to 86400" in refused.stderr
+
+
+def test_the_command_waits_for_the_first_executor(
+    planner: Scaled, start_executor: Start, checkpoint: Path, tmp_path: Path
+) -> None:
+    command = ("generate", "--planner", planner.address, "--model", checkpoint, "--queue")
+    options = ("--prompt", "a red circle", "--steps", "2", "--height", "32", "--width", "32")
+    out = tmp_path / "picture.png"
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(ditplan, *command, *options, "--out", out)
+        eventually(lambda: "generation_queued" in planner.log)
+        start_executor(planner, name="first")
+        run.result(60)
+    assert out.read_bytes().startswith(b"\x89PNG")
