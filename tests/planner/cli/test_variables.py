@@ -56,7 +56,9 @@ class TestGenerate:
     def sent(self, monkeypatch: pytest.MonkeyPatch) -> list[generation_pb2.GenerationSpec]:
         specs: list[generation_pb2.GenerationSpec] = []
 
-        def run(_: object, spec: generation_pb2.GenerationSpec, name: str) -> NoReturn:
+        def run(
+            _: object, spec: generation_pb2.GenerationSpec, name: str, *, queue: bool
+        ) -> NoReturn:
             specs.append(spec)
             raise LocalServiceError("as far as it goes")
 
