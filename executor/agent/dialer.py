@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import grpc
+from ditplan.common.channel import LASTING
 from ditplan.common.connection import PLAIN, Connection, ConnectionOptionsError
 from ditplan.dispatch.v1.dispatch_pb2 import AcquireLeaseRequest, AcquireLeaseResponse
 from ditplan.dispatch.v1.dispatch_pb2_grpc import DispatchServiceStub
@@ -37,15 +38,7 @@ FATAL = frozenset(
 CHANNEL_OPTIONS = (
     # A run comes with the pictures that it starts from.
     ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A channel opened again must not find the connection that went dumb.
-    ("grpc.use_local_subchannel_pool", 1),
-    # A peer that vanished without a word is noticed in 15 s; the planner allows such pings.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
+    *LASTING,
     ("grpc.enable_retries", 0),
 )
 

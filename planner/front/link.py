@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from ditplan.common.channel import bearer, open_aio_channel, token_of
+from ditplan.common.channel import LASTING, bearer, open_aio_channel, token_of
 from ditplan.common.connection import Connection, ConnectionOptionsError
 
 _OPTIONS = (
@@ -13,14 +13,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     # Windows that grow with the connection would hold 4 MiB more for each reader that stops.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.use_local_subchannel_pool", 1),
-    # A peer that vanished without a word is noticed in 15 s; the planner allows such pings.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
+    *LASTING,
 )
 _KINDS = {
     (False, False): "unary_unary",

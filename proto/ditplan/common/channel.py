@@ -13,6 +13,18 @@ import grpc
 from ditplan.common.connection import TOKEN_VARIABLE, Connection, ConnectionOptionsError
 from ditplan.common.secret_files import Stamp, stamp
 
+LASTING = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A channel opened again must not find the connection that went dumb.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A peer that vanished without a word is noticed in 15 s; the planner allows such pings.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""Options of a service's channel to the planner, which is to be there as long as the service is."""
 # A name that has moved to another host is looked up again soon, and not after half a minute.
 _RESOLVING = ("grpc.dns_min_time_between_resolutions_ms", 1000)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
