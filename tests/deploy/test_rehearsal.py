@@ -25,12 +25,13 @@ def _missing() -> str:
     return "" if done.returncode == 0 else "namespaces need root and a kernel that has them"
 
 
+_MISSING = _missing()
 # All of them take minutes: `make rehearse`.
 _QUICK = ["rollout"]
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.skipif(bool(_missing()), reason=_missing() or "all is here")
+@pytest.mark.skipif(bool(_MISSING), reason=_MISSING or "all is here")
 @pytest.mark.parametrize("name", SCENARIOS if "DITPLAN_REHEARSE" in os.environ else _QUICK)
 def test_nothing_is_lost(name: str) -> None:
     done = subprocess.run(

@@ -25,11 +25,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.deploy.rehearsal import launch
-from tests.deploy.rehearsal.rendered import Container, PodTemplate, Probe, Service
+from tests.deploy.rehearsal.rendered import Container, PodTemplate, Probe, Service, names_of
 
 REPOSITORY = Path(__file__).parents[3]
 _NETWORK = "10.77.0"
-_DOMAINS = ("", ".ditplan", ".ditplan.svc", ".ditplan.svc.cluster.local")
 # How soon a node notices; a kubelet probes every period, which may be slower.
 _LOOK_SECONDS = 0.2
 # What stands for the images: the code and the environment that this process has.
@@ -277,8 +276,7 @@ class Cluster:
                     selected = service.selector.items() <= pod.template.labels.items()
                     is_published = service.publishes_unready or pod.is_ready
                     if selected and is_published and not pod.is_ending:
-                        names = [service.name + domain for domain in _DOMAINS]
-                        lines.append(f"{pod.address} {' '.join(names)}")
+                        lines.append(f"{pod.address} {' '.join(names_of(service.name))}")
             for pod in self.pods:
                 lines.append(f"{pod.address} {pod.name}")
             # In place: the node and the containers have the file itself mounted.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import trustme
 
-_DOMAINS = ("", ".ditplan", ".ditplan.svc", ".ditplan.svc.cluster.local")
+from tests.deploy.rehearsal.rendered import names_of
+
 _ROLES = {"anna": "client", "ops": "admin", "executors": "executor", "front": "front"}
 
 
@@ -17,8 +18,7 @@ def make(directory: Path) -> Mapping[str, Path]:
     """A directory for every secret, by its name; ``client`` is what a client holds."""
     ca = trustme.CA()
     for service in ("planner", "dispatch", "executor", "client"):
-        names = [service + domain for domain in _DOMAINS]
-        made = ca.issue_cert(*names, common_name=service)
+        made = ca.issue_cert(*names_of(service), common_name=service)
         secret = directory / ("client" if service == "client" else f"{service}-tls")
         secret.mkdir(parents=True)
         (secret / "tls.crt").write_bytes(b"".join(c.bytes() for c in made.cert_chain_pems))

@@ -15,6 +15,14 @@ _POD_TEMPLATES = {
 }
 
 
+_DOMAINS = ("", ".ditplan", ".ditplan.svc", ".ditplan.svc.cluster.local")
+
+
+def names_of(service: str) -> list[str]:
+    """What a service can be called by."""
+    return [service + domain for domain in _DOMAINS]
+
+
 @dataclass(frozen=True)
 class Probe:
     """A gRPC probe; bounds in seconds."""
@@ -160,14 +168,6 @@ class Rendering:
                     found = found[key]
                 return PodTemplate(workload, kind, found["metadata"]["labels"], found["spec"])
         raise KeyError(workload)
-
-    def replicas(self, workload: str) -> int:
-        [found] = [
-            document["spec"].get("replicas", 1)
-            for document in self._documents
-            if document["kind"] in _POD_TEMPLATES and document["metadata"]["name"] == workload
-        ]
-        return int(found)
 
     @property
     def services(self) -> list[Service]:
