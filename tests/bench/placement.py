@@ -24,7 +24,7 @@ EXCLUDED = ("embed", "embedder")
 SPEC = engine.RunSpec("a yellow star at the top right on a blue background", 64, 64, seed=1)
 
 _METHOD = """\
-Whole runs of one process on one thread, from prompt to latents, without a cache, by the \
+Whole runs of one process on one thread, from prompt to picture, without a cache, by the \
 processor's time; one run of every placement in a round, speed-ups over eager float32 within it. \
 Latents are compared with eager's by the norm of the difference. The first run compiles, with no \
 compiler's cache to help."""

@@ -81,8 +81,8 @@ def decisions(farm: RankFarm, ranks: RankFarm, peer: str) -> tuple[Table, Claim]
     headings = "computed", "all-reduces", "bytes"
     both = (*headings, *(f"{peer}: {heading}" for heading in headings if peer))
     note = (
-        f"Of {peer} each rank runs the whole model: how it shares tokens is no part of this, and its "
-        "test, which takes part in collectives wherever a world has several ranks, is the same. "
+        f"Of {peer} each rank runs the whole model: how it shares tokens is no part of this, and "
+        "its test, which is parallel wherever a world has several ranks, is the same. "
         "Its averages, which gloo lacks, are made sums while they are counted."
     )
     table = Table(
