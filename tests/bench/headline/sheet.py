@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.bench.quality.engines import Drawing, Pixels
-from tests.bench.quality.settings import REFERENCE, Engine, Row
+from tests.bench.headline.engines import Drawing, Pixels
+from tests.bench.headline.settings import REFERENCE, Engine, Row
 
 COLUMNS = 8
 TILE = 80

@@ -26,10 +26,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a short run writes. Only cache-dit, which patches classes, is in another process."""
     from training.scenes import evaluation_prompts
 
-    from tests.bench.quality.output import write
-    from tests.bench.quality.report import report
-    from tests.bench.quality.schedule import draw_all, processes
-    from tests.bench.quality.settings import Engine, rows_of
+    from tests.bench.headline.output import write
+    from tests.bench.headline.report import report
+    from tests.bench.headline.schedule import draw_all, processes
+    from tests.bench.headline.settings import Engine, rows_of
 
     path, prompts = tmp_path_factory.mktemp("quality"), evaluation_prompts(2)
     peer = [Engine.CACHE_DIT] if PEER else []
@@ -83,7 +83,7 @@ def test_pictures_are_written(out: Path, name: str) -> None:
 
 
 def test_measures_tell_near_from_far() -> None:
-    from tests.bench.quality.measures import closeness
+    from tests.bench.headline.measures import closeness
 
     rng = np.random.default_rng(0)
     picture = rng.integers(40, 200, (64, 64, 3)).astype(np.uint8)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.quality.engines import Drawing
-from tests.bench.quality.measures import closeness, fulfils
-from tests.bench.quality.settings import REFERENCE, STEPS, Engine, Row, compiled
+from tests.bench.headline.engines import Drawing
+from tests.bench.headline.measures import closeness, fulfils
+from tests.bench.headline.settings import REFERENCE, STEPS, Engine, Row, compiled
 
 
 def report(drawn: Sequence[Mapping[Row, Drawing]], prompts: Sequence[str]) -> dict[str, Any]:

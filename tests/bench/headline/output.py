@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.quality.engines import Drawing
-from tests.bench.quality.plot import plot
-from tests.bench.quality.settings import Row
-from tests.bench.quality.sheet import sheet
+from tests.bench.headline.engines import Drawing
+from tests.bench.headline.plot import plot
+from tests.bench.headline.settings import Row
+from tests.bench.headline.sheet import sheet
 
 
 def write(report: dict[str, Any], drawn: Sequence[Mapping[Row, Drawing]], folder: Path) -> None:

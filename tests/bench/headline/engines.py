@@ -23,7 +23,7 @@ from executor.engine.run import RunSpec, run
 from executor.placement.device import DeviceChoice
 from executor.placement.load import load
 from planner.codec import program_to_proto
-from tests.bench.quality.settings import MODEL, SIZE, Engine, Setting, compiled
+from tests.bench.headline.settings import MODEL, SIZE, Engine, Setting, compiled
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import Progress
 from training.scenes import evaluation_prompts
 
-from tests.bench.quality.output import write
-from tests.bench.quality.report import report
-from tests.bench.quality.schedule import draw_all, processes
-from tests.bench.quality.settings import ROOT, Engine, rows_of
-from tests.bench.quality.table import table
+from tests.bench.headline.output import write
+from tests.bench.headline.report import report
+from tests.bench.headline.schedule import draw_all, processes
+from tests.bench.headline.settings import ROOT, Engine, rows_of
+from tests.bench.headline.table import table
 
 CACHING = (Engine.DITPLAN.value, Engine.CACHE_DIT.value)
 WIDTH = 130
