@@ -31,7 +31,9 @@ REPORTED = (
 def test_the_page_in_docs_is_what_the_command_prints() -> None:
     printed = CliRunner().invoke(schema, ["--format", "markdown"])
     assert printed.exit_code == 0
-    assert Path("docs/yaml.md").read_text() == printed.output, "make docs writes it"
+    assert Path("docs/yaml.md").read_text() == printed.output, (
+        "ditplan schema --format markdown > docs/yaml.md"
+    )
 
 
 def test_without_a_format_the_command_prints_json_schema() -> None:
