@@ -56,12 +56,8 @@ def speed_ups(farm: RankFarm, rounds: int) -> tuple[Table, Claim]:
         ("", "a forward", "speed-up", "efficiency", "rank 0 sends in a forward"),
         (alone, *rows),
     )
-    claim = Claim(
-        "speed-up of a forward by a second rank, Ulysses (ring, TP)",
-        f"{rows[0][2]} ({rows[3][2].median}, {rows[5][2].median})",
-        "2",
-        "the bound",
-    )
+    of = Figure.of(found["Ulysses 2"])
+    claim = Claim("speed-up of a forward by a second rank, Ulysses", of, "2", "the bound")
     return table, claim
 
 
