@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from planner.models.resolve import from_name
 from tests.bench.engine.compare import CACHED, COMPUTED, Comparison, compare
 from tests.bench.engine.models import Subject
 from tests.bench.engine.whole_run import Setting, WholeRuns, whole_runs
-from tests.bench.gpu.placements import PLACEMENTS, placements
+from tests.bench.gpu.placements import PLACEMENTS, Prepare, placements
 from tests.bench.gpu.scale import Scale
 from tests.bench.gpu.service import service
 from tests.bench.peer import ABSENT, peer
@@ -53,7 +53,7 @@ def measure(*, look: bool) -> Findings:
     )
 
 
-def found(scale: Scale, other: str, kinds: Any = PLACEMENTS) -> Findings:
+def found(scale: Scale, other: str, kinds: Mapping[str, Prepare] = PLACEMENTS) -> Findings:
     """``other``: the peer's name, empty without it; ``kinds`` of placements."""
     tables: list[Table] = []
     claims: list[Claim] = []
