@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,10 +11,10 @@ import click
 from pydantic import TypeAdapter
 
 from tests.bench.drawn import draw
-from tests.bench.machine import machine, versions
 from tests.bench.page import page, with_claims
+from tests.bench.part import measure
 from tests.bench.printed import console, show
-from tests.bench.report import Findings, Part, Report
+from tests.bench.report import Report
 
 ROOT = Path(__file__).parents[2]
 PARTS = (
@@ -32,14 +29,6 @@ PARTS = (
     "gpu",
 )
 REPORT = TypeAdapter(Report)
-
-
-def measure(name: str, look: bool) -> Part:
-    """One part, by the ``measure`` of its module."""
-    began = time.monotonic()
-    findings: Findings = import_module(f"tests.bench.{name}").measure(look=look)
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    return Part(findings, machine(), versions(), date, time.monotonic() - began)
 
 
 def _usual() -> tuple[str, ...]:

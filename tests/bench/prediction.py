@@ -21,7 +21,7 @@ from ditplan.v1.generation_pb2_grpc import GenerationServiceStub
 
 from planner.scaling.speeds import Speeds
 from planner.store.values import Finished, Load
-from tests.bench.planner import cpu_seconds
+from tests.bench.calls import cpu_seconds
 from tests.e2e.processes import Service
 
 DEMO = Path(__file__).parents[2] / "deploy" / "demo"
