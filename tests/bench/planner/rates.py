@@ -58,9 +58,7 @@ def call_rates(*, rounds: int, seconds: float) -> tuple[Table, Claim]:
             for _ in range(rounds):
                 for kind, (server, payloads) in kinds.items():
                     before = cpu_seconds(server.process.pid)
-                    rate = asyncio.run(
-                        calls_per_second(server.address, payloads, COMPILE, seconds)
-                    )
+                    rate = asyncio.run(calls_per_second(server.address, payloads, COMPILE, seconds))
                     spent = cpu_seconds(server.process.pid) - before
                     rates[kind].append(rate)
                     costs[kind].append(spent / (rate * seconds) * 1e3)
