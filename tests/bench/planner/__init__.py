@@ -9,8 +9,8 @@ from tests.bench.planner.start import commands, servers
 from tests.bench.report import Findings
 
 METHOD = (
-    "Compile times are of one process, calls of 8 clients that each wait for one answer after the "
-    "other. The echo is a Python gRPC server of its own that answers with the same bytes; it, bare "
+    "Compile times are processor time of one thread; calls are those of 8 clients that each wait "
+    "for one answer after the other. The echo is a Python gRPC server of its own that answers with the same bytes; it, bare "
     "Python and torch have their turn in every round. A request that is compiled anew differs from "
     "all before it; one that is answered again does not. Memory is resident."
 )

@@ -1,4 +1,4 @@
-"""Plans a second over the network, beside an echo of the same bytes; and what many of them leave."""
+"""Plans a second over a socket, beside an echo of the same bytes; and what many of them leave."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""What blocks cost: the planner, which counts them, and the engine, which walks them."""
+
+from __future__ import annotations
+
+import statistics
+from importlib.util import find_spec
+from itertools import chain
+
+from planner.compile.compiler import compile_config
+from planner.compile.request import Request
+from planner.models.catalog import NAMED
+from planner.models.facts import ModelFacts
+from planner.models.resolve import from_configs
+from tests.bench.calls import CONFIG, FLUX, cpu_milliseconds
+from tests.bench.engine.lanes import cache_dit, plain, planned
+from tests.bench.engine.rounds import rounds
+from tests.bench.growth.curve import Curve, points, says
+from tests.bench.growth.subjects import near_empty
+from tests.bench.report import Plot
+
+STEPS = 50
+COMPUTED, CACHED = "FULL, stores for reuse", "CACHED, reuse"
+LANES = {
+    "plain diffusers": "plain diffusers",
+    COMPUTED: "ditplan, computed",
+    CACHED: "ditplan, cached",
+    "cache-dit FULL": "Cache-DiT, computed",
+    "cache-dit CACHED, reuse": "Cache-DiT, cached",
+}
+
+
+def by_blocks(*, look: bool) -> tuple[Plot, Plot]:
+    counts = points(4, 200, 3 if look else 7)
+    return compiling(counts, 5 if look else 50), stepping(counts, 5 if look else 40)
+
+
+def compiling(counts: tuple[int, ...], runs: int) -> Plot:
+    text, request = CONFIG.read_text(), Request(STEPS)
+    times = []
+    for count in counts:
+        model = _facts(count)
+        times.append(
+            statistics.median(cpu_milliseconds(lambda: compile_config(text, model, request), runs))  # noqa: B023
+        )
+    curve = Curve(counts, tuple(times), "blocks", "block")
+    return Plot(
+        "growth-blocks-compile",
+        f"Compiling {STEPS} steps by blocks",
+        "blocks",
+        "ms",
+        (curve.series(f"compile {CONFIG.name}, FLUX"),),
+        says("Compiling", curve),
+        log=True,
+    )
+
+
+def _facts(blocks: int) -> ModelFacts:
+    """FLUX.1-dev with so many blocks."""
+    configs = dict(NAMED[FLUX])
+    first = max(1, blocks // 5)
+    sizes = {"num_layers": first, "num_single_layers": blocks - first}
+    configs["transformer/config.json"] = configs["transformer/config.json"] | sizes
+    return from_configs(configs, name=f"FLUX with {blocks} blocks")
+
+
+def stepping(counts: tuple[int, ...], rounds_each: int) -> Plot:
+    """Milliseconds of a computed and of a cached step."""
+    found: dict[str, list[float]] = {}
+    for count in counts:
+        subject = near_empty(count, rounds=rounds_each, turn=3)
+        peer = cache_dit(subject) if find_spec("cache_dit") else ()
+        lanes = [
+            lane for lane in chain(plain(subject), planned(subject), peer) if lane.name in LANES
+        ]
+        for name, times in rounds(subject, lanes).items():
+            found.setdefault(name, []).append(statistics.median(times) / 1e3)
+    curves = {name: Curve(counts, tuple(times), "blocks", "block") for name, times in found.items()}
+    return Plot(
+        "growth-blocks-step",
+        "A step by blocks, which do almost nothing",
+        "blocks",
+        "ms of processor time a step",
+        tuple(
+            curves[name].series(label, number, dashed="cached" in label)
+            for number, (name, label) in enumerate(LANES.items())
+            if name in curves
+        ),
+        " ".join(says(LANES[name], curve) for name, curve in curves.items()),
+        log=True,
+    )
