@@ -10,9 +10,10 @@ from tests.bench.report import Findings
 
 METHOD = (
     "Compile times are processor time of one thread; calls are those of 8 clients that each wait "
-    "for one answer after the other. The echo is a Python gRPC server of its own that answers with the same bytes; it, bare "
-    "Python and torch have their turn in every round. A request that is compiled anew differs from "
-    "all before it; one that is answered again does not. Memory is resident."
+    "for one answer after the other. The echo is a Python gRPC server of its own that answers with "
+    "the same bytes; it, bare Python and torch have their turn in every round. A request that is "
+    "compiled anew differs from all before it; one that is answered again does not. Memory is "
+    "what is resident."
 )
 
 
