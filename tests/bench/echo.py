@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 
-class _Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _Echo(grpc.GenericRpcHandler):
     def __init__(self, answer: bytes) -> None:
         async def echo(request: bytes, context: Any) -> bytes:
             return answer

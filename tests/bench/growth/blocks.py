@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 
@@ -36,13 +37,9 @@ def by_blocks(*, look: bool) -> tuple[Plot, Plot]:
 
 def compiling(counts: tuple[int, ...], runs: int) -> Plot:
     text, request = CONFIG.read_text(), Request(STEPS)
-    times = []
-    for count in counts:
-        model = _facts(count)
-        times.append(
-            statistics.median(cpu_milliseconds(lambda: compile_config(text, model, request), runs))  # noqa: B023
-        )
-    curve = Curve(counts, tuple(times), "blocks", "block")
+    compiles = (partial(compile_config, text, _facts(count), request) for count in counts)
+    times = tuple(statistics.median(cpu_milliseconds(each, runs)) for each in compiles)
+    curve = Curve(counts, times, "blocks", "block")
     return Plot(
         "growth-blocks-compile",
         f"Compiling {STEPS} steps by blocks",

@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 import torch
@@ -36,9 +37,7 @@ def by_steps(*, look: bool) -> tuple[Plot, Plot]:
 def compiling(counts: tuple[int, ...], runs: int) -> Plot:
     text, model = CONFIG.read_text(), from_name(FLUX)
     times = tuple(
-        statistics.median(
-            cpu_milliseconds(lambda n=n: compile_config(text, model, Request(n)), runs)  # type: ignore[misc]
-        )
+        statistics.median(cpu_milliseconds(partial(compile_config, text, model, Request(n)), runs))
         for n in counts
     )
     curve = Curve(counts, times, "steps", "step")
