@@ -20,6 +20,7 @@ from tests.bench.growth.subjects import near_empty
 from tests.bench.report import Plot
 
 STEPS = 50
+WARM_UP = 5
 COMPUTED, CACHED = "FULL, stores for reuse", "CACHED, reuse"
 LANES = {
     "plain diffusers": "plain diffusers",
@@ -38,6 +39,7 @@ def by_blocks(*, look: bool) -> tuple[Plot, Plot]:
 def compiling(counts: tuple[int, ...], runs: int) -> Plot:
     text, request = CONFIG.read_text(), Request(STEPS)
     compiles = (partial(compile_config, text, _facts(count), request) for count in counts)
+    cpu_milliseconds(partial(compile_config, text, _facts(counts[0]), request), WARM_UP)
     times = tuple(statistics.median(cpu_milliseconds(each, runs)) for each in compiles)
     curve = Curve(counts, times, "blocks", "block")
     return Plot(

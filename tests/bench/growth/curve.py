@@ -58,7 +58,7 @@ def says(what: str, curve: Curve) -> str:
         f"{number(last)} {curve.unit} with {curve.x[-1]:,.0f} {curve.things}, "
         f"{number(first)} with {curve.x[0]:,.0f}"
     )
-    if curve.exponent < FLAT and curve.last_exponent < FLAT:
+    if last <= first or max(curve.exponent, curve.last_exponent) < FLAT:
         return f"{what}: {ends}; it does not grow."
     each = (last - first) / (curve.x[-1] - curve.x[0])
     grows = f"like n^{curve.exponent:.2f}"

@@ -30,6 +30,7 @@ from tests.e2e.processes import Service, memory_mib
 from tests.planner.service.peers import Client, Executor, create_request
 
 STEPS = 20
+WARM_UP = 3
 CREATED, GOT, LEASED = "CreateGeneration", "GetGeneration", "AcquireLease"
 TOLD, SPENT = "a step, from report to watcher", "a step, planner's processor time"
 ECHOED = "bare echo"
@@ -88,6 +89,11 @@ async def _grow(served: Service, bare: Service, counts: tuple[int, ...], tries: 
     creates, queued = _creates("queued"), 1
     async with channel(served.address) as opened, channel(bare.address) as echoed:
         create = opened.unary_unary(CREATE)
+        async with _measuring(served) as measured:
+            # The first ones find cold pages.
+            for _ in range(WARM_UP):
+                await _create_and_get(opened, echoed, next(creates), {})
+                await measured({})
         for length in counts:
             await _fill(create, creates, length - queued)
             queued = length

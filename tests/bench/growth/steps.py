@@ -36,6 +36,7 @@ def by_steps(*, look: bool) -> tuple[Plot, Plot]:
 
 def compiling(counts: tuple[int, ...], runs: int) -> Plot:
     text, model = CONFIG.read_text(), from_name(FLUX)
+    cpu_milliseconds(partial(compile_config, text, model, Request(counts[0])), WARM_UP)
     times = tuple(
         statistics.median(cpu_milliseconds(partial(compile_config, text, model, Request(n)), runs))
         for n in counts

@@ -18,7 +18,7 @@ METHOD = (
 
 
 def measure(*, look: bool) -> Findings:
-    rounds = 3 if look else 9
+    rounds = 2 if look else 9
     found = (
         compile_times(runs=10 if look else 50),
         call_rates(rounds=3 if look else 7, seconds=0.5 if look else 2.0),
