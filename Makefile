@@ -76,7 +76,8 @@ gpu: setup ## Run the tests that need a GPU
 demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)
 	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
 
-docs: demo ## Make the pictures of the README anew
+docs: demo ## Make the pictures of the README and docs/yaml.md anew
+	$(BIN)/ditplan schema --format markdown > docs/yaml.md
 	cp out/demo/contact-sheet.png docs/contact-sheet.png
 	$(BIN)/ditplan preview deploy/examples/cache-scm.yaml --model black-forest-labs/FLUX.1-dev \
 	  --steps 28 --format svg --out docs/plan.svg

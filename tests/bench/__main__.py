@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -12,30 +10,12 @@ from pydantic import TypeAdapter
 
 from tests.bench.drawn import draw
 from tests.bench.page import page, with_claims
-from tests.bench.part import measure
+from tests.bench.parts import PARTS, measured, usual
 from tests.bench.printed import console, show
 from tests.bench.report import Report
 
 ROOT = Path(__file__).parents[2]
-PARTS = (
-    "headline",
-    "engine",
-    "planner",
-    "service",
-    "parallel",
-    "growth",
-    "placement",
-    "prediction",
-    "gpu",
-)
 REPORT = TypeAdapter(Report)
-
-
-def _usual() -> tuple[str, ...]:
-    """All parts that this machine can measure."""
-    import torch
-
-    return PARTS if torch.cuda.is_available() else PARTS[:-1]
 
 
 @click.command()
@@ -50,12 +30,10 @@ def bench(parts: tuple[str, ...], look: bool, out: Path, readme: Path | None) ->
     report = REPORT.validate_json(stored.read_bytes()) if stored.exists() else Report()
     terminal = console()
     failed = []
-    for name in parts or _usual():
+    for name in parts or usual():
         click.echo(f"measuring {name} ...", err=True)
         try:
-            # A process of its own: what one part imports, patches and holds is not the next one's.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                part = process.submit(measure, name, look).result()
+            part = measured(name, look=look)
         except Exception as error:
             click.echo(f"{name} failed: {error!r}\n{error.__cause__ or ''}", err=True)
             failed.append(name)

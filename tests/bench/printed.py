@@ -8,7 +8,7 @@ from rich.table import Table as Grid
 
 from tests.bench.report import Findings, Plot, Table
 
-WIDTH = 150
+WIDTH = 190
 """Columns at least, also where the output is no terminal."""
 
 
@@ -33,7 +33,7 @@ def show(findings: Findings, to: Console) -> None:
 def _grid(table: Table) -> Grid:
     grid = Grid(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(table.headings):
-        grid.add_column(heading, justify="right" if number else "left")
+        grid.add_column(heading, justify="right" if number else "left", no_wrap=not number)
     for row in table.rows:
         grid.add_row(*map(str, row))
     return grid
@@ -47,6 +47,6 @@ def _points(plot: Plot) -> Grid:
     for series in plot.series:
         for number, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
             name = series.names[number] if series.names else ""
-            label = ", ".join(filter(None, (series.label, name)))
+            label = ", ".join(filter(None, (series.label, series.kind, name)))
             grid.add_row(label, f"{x:.4g}", f"{y:.4g}")
     return grid

@@ -59,15 +59,14 @@ class Table:
 class Series:
     """Points of one kind in a plot; ``names``, if any, stand beside them.
 
-    ``colour`` and ``marker`` are numbers: series that share one look alike in it.
+    Series of one ``label`` share a colour, those of one ``kind`` a marker.
     """
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     names: tuple[str, ...] = ()
-    colour: int = 0
-    marker: int = 0
+    kind: str = ""
     dashed: bool = False
 
 
