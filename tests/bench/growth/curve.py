@@ -35,8 +35,8 @@ class Curve:
         half = (len(self.x) - 1) // 2
         return _slope((self.x[half], self.x[-1]), (self.y[half], self.y[-1]))
 
-    def series(self, label: str, number: int = 0, *, dashed: bool = False) -> Series:
-        return Series(label, self.x, self.y, colour=number, marker=number, dashed=dashed)
+    def series(self, label: str, kind: str = "", *, dashed: bool = False) -> Series:
+        return Series(label, self.x, self.y, kind=kind, dashed=dashed)
 
 
 def _slope(x: tuple[float, float], y: tuple[float, float]) -> float:

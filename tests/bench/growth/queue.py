@@ -55,10 +55,7 @@ def by_queue(*, look: bool) -> tuple[Plot, Plot]:
         "Calls and steps by what is queued",
         "generations queued",
         "ms",
-        tuple(
-            curve.series(name, number, dashed=name == ECHOED)
-            for number, (name, curve) in enumerate(curves.items())
-        ),
+        tuple(curve.series(name, dashed=name in (ECHOED, SPENT)) for name, curve in curves.items()),
         " ".join(says(name[0].upper() + name[1:], curve) for name, curve in curves.items()),
         log=True,
     )

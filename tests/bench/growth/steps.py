@@ -74,8 +74,8 @@ def running(counts: tuple[int, ...], rounds: int) -> Plot:
         "steps of the run",
         "ms of processor time a step",
         (
-            ours.series("ditplan: adaptive steps, TaylorSeer"),
-            plain.series("plain diffusers", 2, dashed=True),
+            ours.series("ditplan", "adaptive steps, TaylorSeer"),
+            plain.series("diffusers", "no cache", dashed=True),
         ),
         says("A step of ditplan, in a run", ours) + " " + says("Of plain diffusers", plain),
         log=True,

@@ -34,7 +34,7 @@ def watched_runs(*, look: bool) -> Plot:
         "ms",
         (
             spent.series("executor's processor time"),
-            wall.series("denoising, by the clock", 1, dashed=True),
+            wall.series("denoising, by the clock", dashed=True),
         ),
         f"{says('The executor computes', spent)} {says('By the clock it denoises', wall)} "
         "Planner and watchers run on the same cores, so that the clock sees them, too.",

@@ -91,7 +91,7 @@ def by_watchers(*, look: bool) -> tuple[Plot, Plot]:
         "ms",
         (
             last.series("from the report to the last watcher"),
-            cpu.series("planner's processor time", 1),
+            cpu.series("planner's processor time", dashed=True),
         ),
         f"{says('From report to the last watcher', last)} {says('The planner computes', cpu)}",
         log=True,
