@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from ditplan.v1 import generation_pb2
 
@@ -23,6 +23,7 @@ class Watch:
         self._store = store
         self._notices = notices
         self._shutdown = shutdown
+        self._latest: tuple[str, int, Sequence[generation_pb2.GenerationEvent]] = ("", 0, ())
 
     async def events(
         self, generation: str, after: int
@@ -35,14 +36,27 @@ class Watch:
         with self._notices.listen(generation) as changed:
             while True:
                 changed.clear()
-                found = self._store.events(generation, after, _EVENTS_AT_ONCE)
+                found = self._after(generation, after)
                 for event in found:
                     yield event
                     after = event.sequence
-                if found:
+                if len(found) == _EVENTS_AT_ONCE:
                     continue
-                current = self._store.progress(generation)
-                if current is None or current[0] not in _RUNS_ON:
+                if self._ended(generation, found):
                     return
                 self._shutdown.refuse_if_begun()
                 await wait(changed, _LOOK_AGAIN_SECONDS)
+
+    def _after(self, generation: str, after: int) -> Sequence[generation_pb2.GenerationEvent]:
+        """Many watchers of one generation ask for the same at once; events never change."""
+        if self._latest[:2] != (generation, after) or not self._latest[2]:
+            found = self._store.events(generation, after, _EVENTS_AT_ONCE)
+            self._latest = (generation, after, found)
+        return self._latest[2]
+
+    def _ended(self, generation: str, found: Sequence[generation_pb2.GenerationEvent]) -> bool:
+        """Whether nothing comes after what was found last."""
+        if found:
+            return found[-1].HasField("finished")
+        current = self._store.progress(generation)
+        return current is None or current[0] not in _RUNS_ON
