@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import grpc
 import pytest
+from ditplan.common.metrics_port import CannotListenError
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2, monitor_pb2, plan_pb2
 
 from planner.dispatch.facts import Created, Ended, Stepped
-from planner.service.server import MetricsListenError, Planner, Settings
+from planner.service.server import Planner, Settings
 from planner.store.values import Ending, Lease, State
 from planner.telemetry.metrics import Metrics
 from tests.planner.service.peers import ADAPTIVE_CONFIG, MODEL, Client, Executor, asking, refused
@@ -168,7 +169,7 @@ async def test_a_taken_address_of_metrics_is_named(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         planner = Planner(replace(settings, metrics_listen=address))
-        with pytest.raises(MetricsListenError, match=address):
+        with pytest.raises(CannotListenError, match=address):
             async with planner:
                 pass
 

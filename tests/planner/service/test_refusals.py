@@ -18,7 +18,8 @@ from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2, planner_pb2
 
 from planner.models.catalog import NAMED
-from planner.service.server import Limits, Planner, Settings
+from planner.service.server import Planner, Settings
+from planner.settings import Limits
 from tests.planner.service.peers import (
     MODEL,
     Client,
