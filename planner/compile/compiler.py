@@ -35,8 +35,8 @@ from planner.compile.weights import QuantizedLayers, quantized_layers
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
 from planner.config.environment import PREFIX, apply_environment
+from planner.config.keys import TOP_LEVEL
 from planner.config.load import load
-from planner.config.section import TOP_LEVEL
 from planner.diagnostics import Diagnostic, Severity, has_errors
 from planner.models.facts import ModelFacts
 
