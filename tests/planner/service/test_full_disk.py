@@ -105,11 +105,10 @@ async def test_running_work_goes_on_when_there_is_space_again(
         async with (
             Client(address) as client,
             Executor(address) as executor,
-            asking(executor) as [acquiring],
+            asking(executor),
         ):
             created = await client.create()
-            run = await executor.attach(await acquiring)
-            await run.attached()
+            run = await executor.start()
             await run.report(0, 2)
             waiting = await client.create(queue=True)
             while (await client.get(created.name)).steps_done < 2:

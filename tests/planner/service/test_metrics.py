@@ -39,11 +39,10 @@ async def test_a_run_is_counted_from_its_creation_to_its_end(settings: Settings)
         _planner(settings) as planner,
         Client(planner.address) as client,
         Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
+        asking(executor),
     ):
         created = await client.create(config=ADAPTIVE_CONFIG)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 6)
         await client.get(created.name)
         text = await _scrape(planner)
@@ -97,11 +96,10 @@ async def test_a_diff_that_is_no_number_spoils_no_sum(settings: Settings) -> Non
         _planner(settings) as planner,
         Client(planner.address) as client,
         Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
+        asking(executor),
     ):
         await client.create(config=ADAPTIVE_CONFIG)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         outcomes = [run.outcome(step) for step in range(6)]
         for outcome, diff in zip(outcomes[3:5], (math.nan, math.inf), strict=True):
             outcome.ops[0].residual_diff = diff

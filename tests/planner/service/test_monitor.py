@@ -44,12 +44,11 @@ async def test_a_status_shows_queue_executors_and_the_step_that_a_run_has_reache
         Client(planner.address) as client,
         Executor(planner.address, "b") as busy,
         Executor(planner.address, "a") as idle,
-        asking(busy) as [acquiring],
+        asking(busy),
     ):
         empty = await _status(client)
         running = await client.create()
-        run = await busy.attach(await acquiring)
-        await run.attached()
+        run = await busy.start()
         await run.report(0, 3)
         other: dict[str, Any] = {"queue": True, "model": "black-forest-labs/FLUX.1-schnell"}
         second = await client.create(**other)

@@ -396,6 +396,7 @@ async def test_executors_that_make_no_sense_are_refused(
         refusal = await refused(client.dispatch.AcquireLease(request))
     assert refusal.code == INVALID
     [field] = changes
+    assert refusal.violations
     assert all(name.startswith(f"executor.{field}") for name in refusal.violations)
 
 
