@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from planner.compile import dtype as dtypes
 from planner.compile.cache_size import Holding, holdings, peak_bytes
 from planner.compile.cost import ColumnCost, Cost, ExchangeCost
+from planner.compile.counters import Bounds
 from planner.compile.exchange import (
     DECISION,
     DECISION_BYTES,
@@ -22,7 +23,6 @@ from planner.compile.exchange import (
 from planner.compile.forward import ForwardCost, forward_cost
 from planner.compile.plan import Branch, OpKind, Program
 from planner.compile.request import Request
-from planner.compile.rule import Bounds
 from planner.models.facts import ModelFacts
 
 

@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner.compile.compiler import Compilation, compile_config
+from planner.compile.counters import Bounds
 from planner.compile.plan import Op, OpKind, Reason
 from planner.compile.request import Request
-from planner.compile.rule import Bounds, bounds
+from planner.compile.rule import bounds
 from planner.models.resolve import from_name
 from tests.planner.compile.dbcache import Settings, every_outcome, run
 

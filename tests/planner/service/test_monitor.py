@@ -188,12 +188,12 @@ def test_a_long_queue_is_looked_over_in_milliseconds(tmp_path: Path) -> None:
     with _store(tmp_path) as store:
         store.create(_new(0, "model"))
         _copy(store, 20_000)
-        began = time.perf_counter()
+        began = time.process_time()
         overview = store.overview(100, 1000)
-        seconds = time.perf_counter() - began
-        began = time.perf_counter()
+        seconds = time.process_time() - began
+        began = time.process_time()
         [alike] = store.unfinished()
-        counted = time.perf_counter() - began
+        counted = time.process_time() - began
     assert (alike.count, alike.steps_done) == (20_000, None)
     assert counted < 0.2, counted
     assert overview.queued == 20_000
