@@ -14,16 +14,8 @@ from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Path
 from planner.config.load import load
 from planner.config.schema import CacheConfig, TargetCacheConfig
-from planner.config.variables import BASE, SECOND, Reader, Setting, variables_of
+from planner.config.variables import BASE, DEFAULTS, SECOND, Reader, Setting, variables_of
 from planner.diagnostics import Diagnostic, Severity, has_errors
-
-_DEFAULTS: Mapping[str, Any] = {
-    "Fn_compute_blocks": 1,
-    "Bn_compute_blocks": 0,
-    "max_warmup_steps": 4,
-    "residual_diff_threshold": 0.24,
-    "max_continuous_cached_steps": 3,
-}
 
 
 def apply_environment(config: AccelerationConfig, environment: Mapping[str, str]) -> None:
@@ -63,7 +55,7 @@ def _merge(config: AccelerationConfig, settings: list[Setting]) -> None:
         BASE: written.model_fields_set,
         SECOND: written.model_fields_set | of_second.model_fields_set,
     }
-    base: dict[str, Any] = {} if config.cache else dict(_DEFAULTS)
+    base: dict[str, Any] = {} if config.cache else dict(DEFAULTS)
     second: dict[str, Any] = {}
     variables: dict[Path, str] = {}
     for setting in settings:

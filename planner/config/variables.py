@@ -23,7 +23,7 @@ SECOND: Path = ("cache_config", "secondary")
 _MASK = "steps_computation_mask"
 _PRESETS = ("none", "slow", "medium", "fast", "ultra")
 
-_TARGET_KEYS: Mapping[str, str] = {
+TARGET_KEYS: Mapping[str, str] = {
     "FN": "Fn_compute_blocks",
     "BN": "Bn_compute_blocks",
     "WARMUP": "max_warmup_steps",
@@ -37,15 +37,22 @@ _TARGET_KEYS: Mapping[str, str] = {
     "DMD_RIDGE": "dmd_ridge",
     "DMD_SVD_PRECISION": "dmd_svd_precision",
 }
-_KEYS = {**_TARGET_KEYS, "SCM_POLICY": "steps_computation_policy"}
-_KNOWN = (
+KEYS = {**TARGET_KEYS, "SCM_POLICY": "steps_computation_policy"}
+KNOWN = (
     _ENABLED,
-    *_KEYS,
+    *KEYS,
     _PRESET,
     _COMPUTE_BINS,
     _CACHE_BINS,
-    *(_SECONDARY + name for name in _TARGET_KEYS),
+    *(_SECONDARY + name for name in TARGET_KEYS),
 )
+DEFAULTS: Mapping[str, Any] = {
+    "Fn_compute_blocks": 1,
+    "Bn_compute_blocks": 0,
+    "max_warmup_steps": 4,
+    "residual_diff_threshold": 0.24,
+    "max_continuous_cached_steps": 3,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +90,8 @@ class Reader:
         if not self.enabled:
             self._note_disabled()
             return []
-        settings = self._settings(BASE, "", _KEYS)
-        settings += self._settings(SECOND, _SECONDARY, _TARGET_KEYS)
+        settings = self._settings(BASE, "", KEYS)
+        settings += self._settings(SECOND, _SECONDARY, TARGET_KEYS)
         return settings + self._mask()
 
     def _get(self, name: str) -> str | None:
@@ -93,14 +100,14 @@ class Reader:
     def _check_names(self) -> None:
         for variable in self.variables:
             name = variable.removeprefix(PREFIX)
-            if name in _KNOWN:
+            if name in KNOWN:
                 continue
-            close = closest(name, _KNOWN)
-            hint = f"did you mean {PREFIX}{close}?" if close else f"known: {', '.join(_KNOWN)}"
+            close = closest(name, KNOWN)
+            hint = f"did you mean {PREFIX}{close}?" if close else f"known: {', '.join(KNOWN)}"
             self._report(Severity.ERROR, "unknown-variable", name, "is no known variable", hint)
 
     def _note_disabled(self) -> None:
-        names = [PREFIX + name for name in _KNOWN if name != _ENABLED and self._get(name)]
+        names = [PREFIX + name for name in KNOWN if name != _ENABLED and self._get(name)]
         if names:
             self._report(
                 Severity.HINT,
