@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.codec import program_to_proto
+from planner.compile.cache.masks import has_preset, preset_mask
 from planner.compile.compiler import Compilation, compile_config, compile_program
-from planner.compile.masks import has_preset, preset_mask
 from planner.compile.plan import Op, OpKind, Program, Reason
 from planner.compile.request import MAX_STEPS, Request
 from planner.models.catalog import NAMED
