@@ -136,24 +136,15 @@ def says(of: int, results: Results) -> str:
         for row, each in results.items()
         if row.setting.of == of and row.setting.steps and each.quality.psnr
     ]
-    cached = [
-        own(setting, results) for setting in _settings(of, results) if setting.config and control
-    ]
-    better = [
-        each
-        for each in cached
-        if each.quality.psnr
-        and each.quality.psnr > max((p for s, p in control if s >= each.speed_up.value), default=0)
-        and each.quality.psnr > interpolated(each.speed_up.value, control)
-    ]
-    names = ", ".join(
-        f"{each.row.setting.title} ({each.speed_up.median}, "
-        f"{(each.quality.psnr or 0) - interpolated(each.speed_up.value, control):+.1f} dB)"
-        for each in better
-    )
+    cached = [own(setting, results) for setting in _settings(of, results) if setting.config]
+    better = []
+    for each in cached if control else []:
+        gain = (each.quality.psnr or 0) - interpolated(each.speed_up.value, control)
+        if gain > 0:
+            better.append(f"{each.row.setting.title} ({each.speed_up.median}, {gain:+.1f} dB)")
     return (
         f"{len(better)} of {len(cached)} cache configs are nearer to the uncached picture than "
-        f"fewer steps of the same speed: {names or 'none'}."
+        f"fewer steps of the same speed: {', '.join(better) or 'none'}."
     )
 
 
