@@ -100,23 +100,31 @@ class Security:
     health_listen: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a planner runs. ``listen`` takes port 0 for any free one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerSettings:
+    """How a planner or a replica of it listens. ``listen`` takes port 0 for any free one.
 
-    ``data`` holds the database and the artifacts. A model may be named by its directory only
-    below one of ``model_roots``. ``metrics_listen``: where Prometheus finds metrics; "": nowhere.
-    ``scaler_listen``: where KEDA asks how much work there is, in plaintext; None: nowhere.
-    ``log_level`` is one of `LOG_LEVELS`; prompts are logged only with ``log_prompts``.
+    A model may be named by its directory only below one of ``model_roots``. ``metrics_listen``:
+    where Prometheus finds metrics; "": nowhere. ``log_level`` is one of `LOG_LEVELS`.
     """
 
-    data: Path
     listen: str = "127.0.0.1:7330"
     model_roots: tuple[Path, ...] = ()
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
     security: Security = field(default_factory=Security)
     metrics_listen: str = ""
-    scaler_listen: str | None = None
     log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(ListenerSettings):
+    """How a planner runs. ``data`` holds the database and the artifacts.
+
+    ``scaler_listen``: where KEDA asks how much work there is, in plaintext; None: nowhere. Prompts
+    are logged only with ``log_prompts``.
+    """
+
+    data: Path
+    scaler_listen: str | None = None
     log_prompts: bool = False

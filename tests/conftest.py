@@ -10,8 +10,8 @@ from hypothesis import settings
 
 from tests.executor.rank_farm import RankFarm
 
-# The same verdict on the same code, everywhere; `make fuzz` looks further.
-settings.register_profile("ditplan", derandomize=True)
+# The same verdict on the same code, everywhere, however busy; `make fuzz` looks further.
+settings.register_profile("ditplan", derandomize=True, deadline=None)
 settings.load_profile("ditplan")
 
 # What is compared bit for bit is computed by the CPU, on any machine; `make gpu` looks at a GPU.

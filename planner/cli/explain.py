@@ -8,10 +8,9 @@ import sys
 
 import click
 
-from planner.cli.inputs import config_name, find_model, read_config
+from planner.cli.inputs import config_name, find_model, plan_id_of, read_config
 from planner.cli.options import FORMATS, model_option, request_options
 from planner.cli.terminal import look, report
-from planner.codec import plan_to_proto
 from planner.compile.explanation import StepRangeError, explain_step
 from planner.compile.request import Request
 from planner.render.explanation import explanation_document, render_explanation
@@ -35,9 +34,7 @@ def explain(config: str, model: str, step: int, request: Request, form: str) -> 
     except StepRangeError as error:
         raise click.BadParameter(str(error), param_hint="'--step'") from None
     compilation = explanation.compilation
-    plan_id = None
-    if compilation.program is not None and compilation.estimate is not None:
-        plan_id = plan_to_proto(compilation.program, compilation.estimate).plan_id
+    plan_id = plan_id_of(compilation)
     if form == "json":
         click.echo(json.dumps(explanation_document(explanation, plan_id, model=model), indent=2))
     else:

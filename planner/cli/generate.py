@@ -30,7 +30,8 @@ from planner.cli.result_files import check_writable, image_format, keep
 from planner.cli.terminal import report
 from planner.compile.compiler import Compilation, compile_config
 from planner.compile.request import Request
-from planner.config.environment import PREFIX, effective_text
+from planner.config.environment import effective_text
+from planner.config.variables import PREFIX
 from planner.diagnostics import has_errors
 from planner.render.record import record_document
 

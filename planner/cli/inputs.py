@@ -97,3 +97,13 @@ def compile_inputs(config: str, model: str, request: Request) -> tuple[Compilati
     if facts is None or diagnostics:
         return Compilation(None, None, request, tuple(diagnostics)), source
     return compile_config(data, facts, request, os.environ), source
+
+
+def plan_id_of(compilation: Compilation) -> str | None:
+    """None where there is no plan."""
+    if compilation.program is None or compilation.estimate is None:
+        return None
+    # Only now: where there is no plan, nobody waits for protobuf.
+    from planner.codec import plan_to_proto
+
+    return plan_to_proto(compilation.program, compilation.estimate).plan_id

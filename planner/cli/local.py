@@ -20,6 +20,7 @@ from ditplan.v1 import plan_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from planner.cli.plan_file import write_plan
+from planner.cli.signals import leaving_on
 from planner.compile.request import MAX_SIDE
 
 START_SECONDS = 30.0
@@ -66,7 +67,7 @@ def local_service(
     execute = [*_launcher(ranks), "executor", "--planner", address, "--model", model]
     execute += ["--listen", own, *options]
     processes: list[_Process] = []
-    with _terminating():
+    with leaving_on(signal.SIGTERM, signal.SIGHUP):
         try:
             if plan is not None:
                 write_plan(str(directory / "plan.binpb"), plan)
@@ -100,21 +101,6 @@ def _make_directory() -> Path:
         return directory
     directory.rmdir()
     return Path(tempfile.mkdtemp(prefix="ditplan-", dir="/tmp"))
-
-
-@contextmanager
-def _terminating() -> Iterator[None]:
-    """SIGTERM and a closed terminal leave the context as Ctrl-C does: nothing stays behind."""
-
-    def leave(signum: int, frame: object) -> None:
-        sys.exit(128 + signum)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end_with_parent() -> None:

@@ -15,6 +15,7 @@ from planner.cli.inputs import (
     config_name,
     find_model,
     is_plan_file,
+    plan_id_of,
 )
 from planner.cli.options import model_option, request_options
 from planner.cli.terminal import Look, look, report
@@ -79,7 +80,7 @@ def _text(
 
     return render_text(
         compilation,
-        _plan_id(compilation),
+        plan_id_of(compilation),
         source=source,
         source_name=name,
         model=model,
@@ -90,7 +91,7 @@ def _text(
 
 def _render(compilation: Compilation, source: str, name: str, model: str, form: str) -> str:
     """The document; empty where there is no plan to draw."""
-    plan_id = _plan_id(compilation)
+    plan_id = plan_id_of(compilation)
     if form == "json":
         import json
 
@@ -110,14 +111,6 @@ def _render(compilation: Compilation, source: str, name: str, model: str, form: 
 def _in_ascii(markup: str) -> str:
     """The same markup, which then means the same in the encoding of every stream."""
     return markup.encode("ascii", "xmlcharrefreplace").decode("ascii")
-
-
-def _plan_id(compilation: Compilation) -> str | None:
-    if compilation.program is None or compilation.estimate is None:
-        return None
-    from planner.codec import plan_to_proto
-
-    return plan_to_proto(compilation.program, compilation.estimate).plan_id
 
 
 def _write(document: str, stream: TextIO | None, out: str | None) -> None:

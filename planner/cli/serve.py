@@ -200,7 +200,8 @@ def planner(
 
 
 def _serve_planner(settings: Settings) -> None:
-    from planner.service.server import UnusableDirectoryError, serve
+    from planner.service.server import serve
+    from planner.store.directory import UnusableDirectoryError
 
     try:
         _run(serve(settings))
@@ -218,9 +219,11 @@ def _serve_front(settings: FrontSettings) -> None:
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:
+    from ditplan.common.metrics_port import CannotListenError
+
     from planner.access.tls import SecurityError
     from planner.access.tokens import TokensError
-    from planner.service.listening import ListenError, MetricsListenError
+    from planner.service.listening import ListenError
 
     try:
         asyncio.run(serving)
@@ -228,7 +231,7 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
         raise click.UsageError(str(error)) from None
     except TokensError as error:
         raise click.BadParameter(str(error), param_hint="--tokens") from None
-    except MetricsListenError as error:
+    except CannotListenError as error:
         raise click.BadParameter(str(error), param_hint="--metrics-listen") from None
     except ListenError as error:
         raise click.UsageError(str(error)) from None

@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -23,6 +22,7 @@ from rich.live import Live
 from planner.cli.client import CALL_SECONDS, RETRY_SECONDS, Refusal, refusal_of
 from planner.cli.options import FORMATS, planner_option
 from planner.cli.outcome import refused
+from planner.cli.signals import leaving_on
 from planner.cli.terminal import Look, look
 from planner.cli.top_view import ago, frame
 from planner.render.canvas import Canvas
@@ -113,7 +113,7 @@ def _follow(
     canvas = Canvas(ascii=shape["ascii"])
     console = Console(no_color=not shape["color"], highlight=False)
     first = _look(stub)
-    with _terminating(), Live(console=console, screen=True, auto_refresh=False) as live:
+    with leaving_on(signal.SIGTERM), Live(console=console, screen=True, auto_refresh=False) as live:
         for status, note in _statuses(stub, first, interval):
             rows = max(3, (shutil.get_terminal_size().lines - _OTHER_LINES) // 3)
             live.update(frame(status, address, canvas, note=note, rows=rows), refresh=True)
@@ -143,17 +143,3 @@ def _statuses(
         finally:
             call.cancel()
         time.sleep(RETRY_SECONDS)
-
-
-@contextmanager
-def _terminating() -> Iterator[None]:
-    """SIGTERM gives the terminal back, too."""
-
-    def leave(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from planner.compile.attention import resolve_attention_backend
-from planner.compile.caching import cache_columns
+from planner.compile.cache.columns import cache_columns
+from planner.compile.counters import Bounds
 from planner.compile.device import check_device, check_dtype
-from planner.compile.estimate import estimate_cost
+from planner.compile.estimates.estimate import estimate_cost
+from planner.compile.estimates.weights import QuantizedLayers, quantized_layers
+from planner.compile.mesh_checks import check_diffs, check_guidance, check_sequence
 from planner.compile.plan import (
     Branch,
     Column,
@@ -23,20 +26,15 @@ from planner.compile.plan import (
 from planner.compile.program_check import program_faults
 from planner.compile.quantization import resolve_placement
 from planner.compile.request import Request, check_request, with_defaults
-from planner.compile.rule import Bounds, column_bounds
+from planner.compile.rule import column_bounds
 from planner.compile.sources import Source, config_sources, request_sources
-from planner.compile.topology import (
-    check_diffs,
-    check_guidance,
-    check_sequence,
-    resolve_topology,
-)
-from planner.compile.weights import QuantizedLayers, quantized_layers
+from planner.compile.topology import resolve_topology
 from planner.config.acceleration import AccelerationConfig
 from planner.config.document import Document
-from planner.config.environment import PREFIX, apply_environment
+from planner.config.environment import apply_environment
+from planner.config.keys import TOP_LEVEL
 from planner.config.load import load
-from planner.config.section import TOP_LEVEL
+from planner.config.variables import PREFIX
 from planner.diagnostics import Diagnostic, Severity, has_errors
 from planner.models.facts import ModelFacts
 

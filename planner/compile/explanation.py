@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planner.compile.caching import seen_by, target_rule
+from planner.compile.cache.columns import seen_by, target_rule
 from planner.compile.compiler import Compilation, compile_loaded
 from planner.compile.plan import Op, OpKind, Program, Reason
 from planner.compile.request import Request

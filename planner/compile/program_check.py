@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from planner.compile.attention import resolve_attention_backend
+from planner.compile.mesh_checks import waiting_column
 from planner.compile.plan import (
     Branch,
     Calibrator,
@@ -21,7 +22,7 @@ from planner.compile.plan import (
     TaylorSeer,
     Topology,
 )
-from planner.compile.topology import resolve_topology, waiting_column
+from planner.compile.topology import resolve_topology
 from planner.config.acceleration import AccelerationConfig
 from planner.config.attention import AttentionBackend
 from planner.config.document import Document, Path

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from planner.config.attention import ALIASES
+from planner.config.canonical import ANY_CASE
+from planner.config.keys import SECTIONS
 from planner.config.schema import TopLevel
-from planner.config.section import ANY_CASE, SECTIONS
 from planner.config.spellings import LEGACY, MISSPELT, QUANT_TYPES, SYNONYMS, UNSUPPORTED
 
 

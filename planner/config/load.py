@@ -6,18 +6,13 @@ import itertools
 from typing import Any
 
 from planner.config.acceleration import AccelerationConfig
+from planner.config.canonical import attention_backend
 from planner.config.document import Document, DocumentError, parse
+from planner.config.keys import SECTIONS, TOP_LEVEL, first_few, report_unknown
 from planner.config.schema import CacheConfig, TopLevel
-from planner.config.section import (
-    SECTIONS,
-    TOP_LEVEL,
-    attention_backend,
-    first_few,
-    load_section,
-    report_unknown,
-    validated,
-)
+from planner.config.section import load_section
 from planner.config.spellings import MISSPELT, UNSUPPORTED
+from planner.config.validation import validated
 from planner.config.wording import closest, kind_of
 from planner.diagnostics import Severity
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from planner.config import attention, environment, spellings
+from planner.config import attention, spellings, variables
 from planner.config import schema_words as words
 from planner.config.schema import (
     CacheConfig,
@@ -115,24 +115,24 @@ def _plain(values: Iterable[Any]) -> str:
 
 
 def _variables_of_keys() -> dict[str, str]:
-    named = {key: f"`{environment.PREFIX}{name}`" for name, key in environment.KEYS.items()}
-    mask = " ".join(f"`{environment.PREFIX}{name}`" for name in _MASK_VARIABLES)
+    named = {key: f"`{variables.PREFIX}{name}`" for name, key in variables.KEYS.items()}
+    mask = " ".join(f"`{variables.PREFIX}{name}`" for name in _MASK_VARIABLES)
     return {**named, "steps_computation_mask": mask}
 
 
 def _variables() -> str:
     rows = []
-    for name in environment.KNOWN:
+    for name in variables.KNOWN:
         if name.startswith("SECONDARY_"):
             continue
-        key = environment.KEYS.get(name, "")
+        key = variables.KEYS.get(name, "")
         default = ""
         if key:
-            value = environment.DEFAULTS.get(key, CacheConfig.model_fields[key].default)
+            value = variables.DEFAULTS.get(key, CacheConfig.model_fields[key].default)
             default = _plain([value])
-        mark = r" \*" if name in environment.TARGET_KEYS else ""
+        mark = r" \*" if name in variables.TARGET_KEYS else ""
         what = f"`{key}`" if key else words.VARIABLES_WITHOUT_KEY[name]
-        rows.append((f"`{environment.PREFIX}{name}`{mark}", what, default or "–"))
+        rows.append((f"`{variables.PREFIX}{name}`{mark}", what, default or "–"))
     return _table(("variable", "sets", "SGLang's default"), rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from planner.config import document, environment
+from planner.config import document, variables
 
 _EXAMPLES = "../deploy/examples"
 VARIABLES_WITHOUT_KEY = {
@@ -106,11 +106,11 @@ attention_backend: _native_flash
 
 VARIABLES = f"""\
 They are SGLang's, and fill in what the `cache_config` of a file leaves out: a file goes before
-them, key by key. They count once `{environment.PREFIX}ENABLED` is true. Without a `cache_config`
+them, key by key. They count once `{variables.PREFIX}ENABLED` is true. Without a `cache_config`
 in the file, what no variable sets has SGLang's default below, not the one of the YAML.
-`{environment.PREFIX}TAYLORSEER` forecasts the encoder stream, too, unless the file says otherwise.
+`{variables.PREFIX}TAYLORSEER` forecasts the encoder stream, too, unless the file says otherwise.
 
-Each of those marked \\* is there as `{environment.PREFIX}SECONDARY_...` too, for the second
+Each of those marked \\* is there as `{variables.PREFIX}SECONDARY_...` too, for the second
 transformer: the key of the same name below `cache_config.secondary`.
 """
 

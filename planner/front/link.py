@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from ditplan.common.channel import LASTING, bearer, open_aio_channel, token_of
+from ditplan.common.channel import LASTING, bearer
 from ditplan.common.connection import Connection, ConnectionOptionsError
 
 _OPTIONS = (
@@ -30,15 +30,14 @@ class Link:
         """Raises `ConnectionOptionsError` where the planner cannot be dialled so."""
         self.address = address
         self._connection = connection
-        connection.check(address)
+        self._open()
+        self._token = connection.token_source()
         for file in connection.exposed():
             log.warning("secret_exposed", file=str(file), reason="everyone here can read it")
-        self._token = token_of(connection)
-        self._open()
 
     def _open(self) -> None:
         self._stamp = self._connection.stamp()
-        self._channel = open_aio_channel(self._connection, self.address, _OPTIONS)
+        self._channel = self._connection.open_aio(self.address, _OPTIONS)
         self._callables: dict[str, Any] = {}
 
     def follow(self) -> None:

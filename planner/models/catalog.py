@@ -11,9 +11,7 @@ from pathlib import Path
 
 from planner.models.reading import Configs
 
-_ENTRIES = json.loads(Path(__file__).with_name("catalog.json").read_bytes())
-
-NAMED: dict[str, Configs] = {name: entry["configs"] for name, entry in _ENTRIES.items()}
-
-SOURCES: dict[str, str] = {name: entry["source"] for name, entry in _ENTRIES.items()}
-"""Where an entry's values come from."""
+NAMED: dict[str, Configs] = {
+    name: entry["configs"]
+    for name, entry in json.loads(Path(__file__).with_name("catalog.json").read_bytes()).items()
+}

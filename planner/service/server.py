@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import structlog
-from ditplan.common import health
-from ditplan.common.metrics_port import CannotListenError
+from ditplan.dispatch.v1 import dispatch_pb2, dispatch_pb2_grpc, front_pb2, front_pb2_grpc
+from ditplan.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    monitor_pb2,
+    monitor_pb2_grpc,
+    planner_pb2,
+    planner_pb2_grpc,
+)
 
-from planner.access.gate import Gate
-from planner.access.tls import SecurityError, check_security, server_credentials
-from planner.access.tokens import TokenFile, TokensError
 from planner.dispatch.dispatcher import Dispatcher
 from planner.dispatch.facts import Facts
 from planner.dispatch.notices import Notices
@@ -24,22 +25,12 @@ from planner.dispatch.sessions import Sessions
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
 from planner.scaling.forecast import Forecast
-from planner.service.boundary import Boundary
 from planner.service.creation import Creation
 from planner.service.dispatch_service import DispatchService
 from planner.service.front_service import FrontService
 from planner.service.generation_service import GenerationService
-from planner.service.listening import (
-    LIVENESS,
-    SERVICE_NAMES,
-    ListenError,
-    MetricsListenError,
-    Services,
-    bind,
-    health_server,
-    public_server,
-    until_signal,
-)
+from planner.service.listener import Listener, until_signal
+from planner.service.listening import LIVENESS
 from planner.service.models import ModelLookup
 from planner.service.monitor_service import MonitorService
 from planner.service.planner_service import PlannerService
@@ -47,30 +38,26 @@ from planner.service.scaler_port import ScalerPort
 from planner.service.scaler_service import ScalerService
 from planner.service.uploads import Uploads
 from planner.service.watch import Watch
-from planner.settings import Limits, Security, Settings, Timing
-from planner.store.directory import DataDirectory, UnusableDirectoryError
+from planner.settings import Settings
+from planner.store.directory import DataDirectory
 from planner.telemetry.logs import configure_logs
 from planner.telemetry.status import StatusBoard
 from planner.telemetry.telemetry import Telemetry
 
-__all__ = [
-    "Limits",
-    "ListenError",
-    "MetricsListenError",
-    "Planner",
-    "Security",
-    "SecurityError",
-    "Settings",
-    "Timing",
-    "TokensError",
-    "UnusableDirectoryError",
-    "serve",
-]
+__all__ = ["Planner", "Settings", "serve"]
+
+_SERVICES = (
+    planner_pb2.DESCRIPTOR.services_by_name["PlannerService"].full_name,
+    generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name,
+    dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name,
+    front_pb2.DESCRIPTOR.services_by_name["FrontService"].full_name,
+    monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name,
+)
 
 log = structlog.get_logger(__name__)
 
 
-class Planner:
+class Planner(Listener):
     """A running planner: ``async with Planner(settings) as planner`` serves at ``address``.
 
     Raises UnusableDirectoryError where the settings' data directory cannot be had, SecurityError or
@@ -78,15 +65,8 @@ class Planner:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.address = ""
-        self.health_address = ""
-        self._settings = settings
-        security = settings.security
-        check_security(settings.listen, security)
-        self._credentials = server_credentials(security)
-        tokens = None
-        if security.tokens is not None:
-            tokens = TokenFile(security.tokens, certificates=security.client_ca is not None)
+        super().__init__(settings)
+        self._scaler_listen = settings.scaler_listen
         timing, limits = settings.timing, settings.limits
         self._data = DataDirectory(settings.data, timing.retain)
         self._shutdown = Shutdown()
@@ -131,35 +111,36 @@ class Planner:
         )
         watch = Watch(store, notices, shutdown)
         uploads = Uploads(store, files, dispatcher, limits)
-        self._health = health.Health()
-        self._gate = Gate(tokens, limits)
-        self._boundary = Boundary(self._gate, timing.stalled_seconds, limits.message_bytes)
-        self._server = public_server(
-            (*self._telemetry.interceptors, self._boundary),
-            limits.message_bytes,
-            Services(
-                PlannerService(models, roster, limits, facts),
-                GenerationService(
-                    store, files, creation, self._settlement, shutdown, watch, models, limits
-                ),
-                DispatchService(
-                    store,
-                    roster,
-                    models,
-                    dispatcher,
-                    shutdown,
-                    uploads,
-                    settings,
-                    self._telemetry.traceparent,
-                ),
-                FrontService(roster, notices, shutdown),
-                MonitorService(board, notices, shutdown),
-                self._health,
-            ),
+        server = self._make_server(self._telemetry.interceptors, _SERVICES)
+        planner_pb2_grpc.add_PlannerServiceServicer_to_server(
+            PlannerService(models, roster, limits, facts), server
         )
-        self._health_server = health_server((self._boundary,), self._health)
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+            GenerationService(
+                store, files, creation, self._settlement, shutdown, watch, models, limits
+            ),
+            server,
+        )
+        dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(
+            DispatchService(
+                store,
+                roster,
+                models,
+                dispatcher,
+                shutdown,
+                uploads,
+                settings,
+                self._telemetry.traceparent,
+            ),
+            server,
+        )
+        front_pb2_grpc.add_FrontServiceServicer_to_server(
+            FrontService(roster, notices, shutdown), server
+        )
+        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(
+            MonitorService(board, notices, shutdown), server
+        )
         self._scaler = ScalerPort(ScalerService(forecast, notices, shutdown), timing)
-        self._keepers: list[asyncio.Task[None]] = []
 
     @property
     def metrics_address(self) -> str:
@@ -172,25 +153,15 @@ class Planner:
         return self._scaler.address
 
     async def start(self) -> None:
-        """Binds the addresses and serves; ListenError where one is taken or makes no sense."""
-        self.address = bind(self._server, self._settings.listen, self._credentials)
-        health_listen = self._settings.security.health_listen
-        if health_listen is not None:
-            self.health_address = bind(self._health_server, health_listen, None)
-        if self._settings.scaler_listen is not None:
-            self._scaler.bind(self._settings.scaler_listen)
-        try:
-            await self._telemetry.start()
-        except CannotListenError as error:
-            raise MetricsListenError(str(error)) from None
-        for name in ("", LIVENESS, *SERVICE_NAMES):
-            self._health.set(name, health.SERVING)
+        self._bind()
+        if self._scaler_listen is not None:
+            self._scaler.bind(self._scaler_listen)
+        await self._telemetry.start()
+        self._set_health(("", LIVENESS, *_SERVICES), serving=True)
         self._settlement.adopt_leases()
         for part in (self._settlement, self._retention, self._gate):
-            self._keepers.append(asyncio.create_task(part.keep()))
-        await self._server.start()
-        if self.health_address:
-            await self._health_server.start()
+            self._run(part.keep())
+        await self._answer()
         if self.scaler_address:
             await self._scaler.start()
         log.info(
@@ -201,40 +172,18 @@ class Planner:
         )
 
     async def stop(self) -> None:
-        """Turns unready, ends the open calls and stops. Running work is kept for its return."""
+        """Running work is kept for its return."""
         log.info("planner_stopping", address=self.address)
-        for name in ("", *SERVICE_NAMES):
-            self._health.set(name, health.NOT_SERVING)
+        self._set_health(("", *_SERVICES), serving=False)
         self._shutdown.begun = True
         self._sessions.wake_all()
         self._notices.notify_all()
-        grace = self._settings.timing.stop_grace
-        await self._server.stop(grace)
-        await self._boundary.drained(grace)
-        await self._scaler.stop(grace)
-        await self._health_server.stop(None)
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._hang_up()
+        await self._scaler.stop(self._grace)
+        await self._end_tasks()
         await self._telemetry.stop()
         self._data.close()
         log.info("planner_stopped", address=self.address)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
 
 async def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from planner.compile.masks import preset_mask, weave
+from planner.compile.cache.masks import preset_mask, weave
 from tests.conformance.verdict import MismatchError, expect
 
 Case = tuple[str, Callable[[], None]]

@@ -17,7 +17,7 @@ from executor.engine.execution import Execution
 from executor.engine.forward import Forward
 from executor.engine.program import Program
 from executor.placement.quiet import silence_libraries
-from planner.compile.cache_size import holdings, peak_bytes
+from planner.compile.estimates.cache_size import holdings, peak_bytes
 from tests.executor.engine.tiny_transformers import (
     FAMILIES,
     WITH_CFG,

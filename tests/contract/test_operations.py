@@ -103,8 +103,9 @@ def _faults(query: str, legend: str) -> set[str]:
 
 
 def test_queries_and_legends_name_labels_that_their_metrics_have() -> None:
-    for query, legend in _targets():
-        assert _faults(query, legend) == set(), query
+    faults = {query: _faults(query, legend) for query, legend in _targets()}
+    assert len(faults) > 10
+    assert {query: found for query, found in faults.items() if found} == {}
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from executor.placement import quantization as held
 from executor.placement.quantize import quantize, stored_bytes
 from planner.codec import placement_to_proto, program_to_proto
 from planner.compile import device
+from planner.compile.estimates.weights import quantized_layers
 from planner.compile.plan import Placement
-from planner.compile.weights import quantized_layers
 from planner.config.schema import QuantType
 from planner.dispatch.matching import Requirement
 from tests.executor.engine.tiny_transformers import FAMILIES, TinyTransformer

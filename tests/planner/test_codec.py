@@ -10,7 +10,7 @@ import pytest
 from ditplan.identity import plan_id
 from ditplan.v1 import plan_pb2
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.codec import (
@@ -116,7 +116,6 @@ def programs(draw: st.DrawFn) -> Program:
     )
 
 
-@settings(deadline=None)
 @given(programs())
 def test_a_program_comes_back_as_it_went(program: Program) -> None:
     message = program_to_proto(program)
@@ -125,7 +124,6 @@ def test_a_program_comes_back_as_it_went(program: Program) -> None:
     assert received_program(wire) == program
 
 
-@settings(deadline=None)
 @given(programs())
 def test_a_program_survives_json_with_its_id(program: Program) -> None:
     message = program_to_proto(program)
@@ -241,7 +239,6 @@ def test_a_program_for_another_architecture_is_refused() -> None:
         program_from_proto(other, from_name("black-forest-labs/FLUX.1-dev").architecture)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_message_is_a_program_or_malformed(data: bytes) -> None:
     hostile = message()

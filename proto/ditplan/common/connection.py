@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,10 @@ from ditplan.common.secret_files import Stamp, read_by_all, stamp
 if TYPE_CHECKING:
     import grpc
 
+    from ditplan.common.channel import Tls
+
 TOKEN_VARIABLE = "DITPLAN_TOKEN"
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,512}=*")
 _SCHEME = re.compile(r"(?:ipv4|ipv6|dns):(?://[^/]*/)?")
 
 
@@ -85,7 +88,27 @@ class Connection:
         from ditplan.common.channel import open_channel
 
         self.check(address)
-        return open_channel(self, address, options)
+        return open_channel(address, options, self._tls(), self.token_source())
+
+    def open_aio(self, address: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
+        """The same for asyncio, without the token: who calls sends that of `token_source`."""
+        from ditplan.common.channel import open_aio_channel
+
+        self.check(address)
+        return open_aio_channel(address, options, self._tls())
+
+    def token_source(self) -> Callable[[], str] | None:
+        """What says the token of now; None where there is none.
+
+        Raises:
+            ConnectionOptionsError: there is something else.
+        """
+        if self.token_file is not None:
+            return _TokenFile(self.token_file).token
+        if not self.token:
+            return None
+        token = _checked(self.token, TOKEN_VARIABLE)
+        return lambda: token
 
     def stamp(self) -> Stamp:
         """Changes with the files of TLS, which a channel reads once; as they are now."""
@@ -97,6 +120,15 @@ class Connection:
         """The files with secrets that everyone on this machine can read."""
         return [file for file in (self.key, self.token_file) if file and read_by_all(file)]
 
+    def _tls(self) -> Tls | None:
+        from ditplan.common.channel import Tls
+
+        if self.ca is None:
+            return None
+        key = None if self.key is None else _read("--tls-key", self.key)
+        certificate = None if self.certificate is None else _read("--tls-cert", self.certificate)
+        return Tls(_read("--tls-ca", self.ca), key, certificate, self.server_name)
+
 
 PLAIN = Connection()
 
@@ -104,3 +136,44 @@ PLAIN = Connection()
 def connection(environment: Mapping[str, str], **options: Any) -> Connection:
     """Of the options that a command was given, and the token in its environment."""
     return Connection(token=environment.get(TOKEN_VARIABLE, ""), **options)
+
+
+def _read(option: str, file: Path) -> bytes:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConnectionOptionsError(f"{option} {file}: {error.strerror}") from None
+    if b"-----BEGIN " not in data:
+        raise ConnectionOptionsError(f"{option} {file}: holds no PEM")
+    return data
+
+
+def _checked(token: str, where: str) -> str:
+    """The token, of which no message may hold a part."""
+    token = token.strip()
+    if _TOKEN.fullmatch(token) is None:
+        raise ConnectionOptionsError(f"{where} holds no token: 16 to 512 letters, digits or ._~+/-")
+    return token
+
+
+class _TokenFile:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stamp: Stamp | None = None
+        try:
+            self._read()
+        except OSError as error:
+            raise ConnectionOptionsError(f"--token-file {file}: {error.strerror}") from None
+
+    def token(self) -> str:
+        """What the file holds; while it is being replaced, what it held."""
+        with contextlib.suppress(OSError, ConnectionOptionsError):
+            if stamp(self._file) != self._stamp:
+                self._read()
+        return self._held
+
+    def _read(self) -> None:
+        now = stamp(self._file)
+        text = self._file.read_text(encoding="utf-8", errors="replace")
+        self._held = _checked(text, f"--token-file {self._file}")
+        self._stamp = now

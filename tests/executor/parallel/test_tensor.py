@@ -18,8 +18,8 @@ from executor.parallel.tensor_families import FAMILIES
 from executor.parallel.tensor_layers import Link, RowLinear, SplitRMSNorm
 from executor.parallel.wire import Collective, Count, Group, Ledger
 from planner.compile import plan
-from planner.compile.exchange import Rank, added
-from planner.compile.forward import ForwardCost, forward_cost
+from planner.compile.estimates.exchange import Rank, added
+from planner.compile.estimates.forward import ForwardCost, forward_cost
 from planner.models.layers import TokenCounts
 from tests.executor.engine.tiny_transformers import FAMILIES as TINY
 from tests.executor.engine.tiny_transformers import TinyTransformer, adaptive

@@ -25,11 +25,10 @@ async def test_one_look_shows_executors_running_steps_and_the_queue(settings: Se
         Client(planner.address) as client,
         Executor(planner.address, "busy", compiled=True) as busy,
         Executor(planner.address, "idle", tp_size=2, world_size=2) as idle,
-        asking(busy) as [acquiring],
+        asking(busy),
     ):
         running = await client.create()
-        run = await busy.attach(await acquiring)
-        await run.attached()
+        run = await busy.start()
         await run.report(0, 3)
         queued = await client.create(queue=True, model=OTHER)
         async with asking(idle):

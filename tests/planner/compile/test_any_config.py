@@ -167,20 +167,20 @@ def check(config: str | bytes, request: Request, model: ModelFacts = FLUX) -> Co
     return compilation
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(configs | values, requests, MODELS)
 def test_any_structure(config: Any, request: Request, model: ModelFacts) -> None:
     text = json.dumps(config)
     assert check(text, request, model) == check(text, request, model)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(plausible, plausible_requests, MODELS)
 def test_any_plausible_config(config: Any, request: Request, model: ModelFacts) -> None:
     check(json.dumps(config), request, model)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(EXAMPLES), st.lists(st.tuples(st.integers(0, 700), shreds), max_size=4))
 def test_any_damage_to_an_example(text: str, damage: list[tuple[int, str]]) -> None:
     for position, shred in damage:
@@ -189,13 +189,13 @@ def test_any_damage_to_an_example(text: str, damage: list[tuple[int, str]]) -> N
     check(text, Request(28, 4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(EXAMPLES), st.integers(0, 700), st.integers(0, 40))
 def test_any_loss_from_an_example(text: str, start: int, length: int) -> None:
     check(text[:start] + text[start + length :], Request(28, 4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=80) | st.binary(max_size=80))
 def test_any_text(text: str | bytes) -> None:
     check(text, Request())

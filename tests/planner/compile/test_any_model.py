@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.codec import program_to_proto
+from planner.compile.cache.masks import has_preset, preset_mask
 from planner.compile.compiler import Compilation, compile_config, compile_program
-from planner.compile.masks import has_preset, preset_mask
 from planner.compile.plan import Op, OpKind, Program, Reason
 from planner.compile.request import MAX_STEPS, Request
 from planner.models.catalog import NAMED
@@ -93,7 +93,7 @@ def record_of(program: Program, computed: list[list[bool | None]]) -> Program:
     return replace(program, steps=steps)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(sorted(MODELS)),
     REQUESTS,
@@ -159,7 +159,7 @@ def test_a_handover_is_sought_once_however_long_the_run(
         assert sought.count(9) == sought.count(90) > 0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.sampled_from(sorted(MODELS)),
     REQUESTS,

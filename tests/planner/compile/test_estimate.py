@@ -17,7 +17,7 @@ from executor.engine.execution import Execution
 from planner.codec import estimate_from_proto, plan_to_proto, program_to_proto
 from planner.compile.compiler import compile_config
 from planner.compile.cost import Cost
-from planner.compile.estimate import estimate_cost
+from planner.compile.estimates.estimate import estimate_cost
 from planner.compile.plan import Branch, Estimate, Program
 from planner.compile.request import Request
 from planner.compile.rule import column_bounds

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.compile.masks import has_preset, preset_mask, weave
+from planner.compile.cache.masks import has_preset, preset_mask, weave
 
 PRESETS = ["slow", "medium", "fast", "ultra"]
 

@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner.compile.compiler import Compilation, compile_config
+from planner.compile.counters import Bounds
 from planner.compile.plan import Op, OpKind, Reason
 from planner.compile.request import Request
-from planner.compile.rule import Bounds, bounds
+from planner.compile.rule import bounds
 from planner.models.resolve import from_name
 from tests.planner.compile.dbcache import Settings, every_outcome, run
 
@@ -73,7 +74,7 @@ def cases(draw: st.DrawFn, most_steps: int = 24) -> tuple[Settings, int]:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(cases(), st.data())
 def test_no_run_contradicts_what_was_decided(
     case: tuple[Settings, int], data: st.DataObject
@@ -93,7 +94,7 @@ def test_no_run_contradicts_what_was_decided(
     assert estimate.min_computed_steps <= sum(computed) <= estimate.max_computed_steps
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(cases())
 @example((Settings(max_cached_steps=2, max_continuous_cached_steps=1, max_warmup_steps=0), 9))
 def test_bounds_are_reached(case: tuple[Settings, int]) -> None:
@@ -103,7 +104,7 @@ def test_bounds_are_reached(case: tuple[Settings, int]) -> None:
     assert found.max_computed == sum(run(config, [HUGE] * steps))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(cases(), st.data())
 def test_what_is_left_open_can_go_either_way(
     case: tuple[Settings, int], data: st.DataObject
@@ -121,7 +122,7 @@ def test_what_is_left_open_can_go_either_way(
         assert not run(config, diffs)[step]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cases(most_steps=10))
 def test_ops_and_bounds_are_those_of_every_outcome_together(case: tuple[Settings, int]) -> None:
     """Exact, not only safe: what every outcome agrees on is decided, nothing else is."""

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.config.acceleration import AccelerationConfig
-from planner.config.environment import apply_environment, effective_text, variables_of
+from planner.config.environment import apply_environment, effective_text
 from planner.config.load import load
 from planner.config.schema import CacheConfig, MaskBins, TargetCacheConfig
+from planner.config.variables import variables_of
 from planner.diagnostics import Diagnostic, Severity, has_errors
 
 ON = {"ENABLED": "true"}

@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 from planner.cli.schema import schema
-from planner.config.environment import KNOWN, PREFIX
+from planner.config.keys import SECTIONS, TOP_LEVEL
 from planner.config.load import load
 from planner.config.schema import ComponentQuantizeConfig, MaskBins
 from planner.config.schema_faults import SECTIONS as FAULTS
 from planner.config.schema_faults import TEXT
 from planner.config.schema_page import page
 from planner.config.schema_words import EXAMPLES
-from planner.config.section import SECTIONS, TOP_LEVEL
+from planner.config.variables import KNOWN, PREFIX
 
 # Of a request or of a plan file, not of a config.
 ELSEWHERE = {"invalid-request", "program-steps", "malformed-program"}

@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 from ditplan.common.connection import Connection
 
-from planner.front.server import Front, FrontSettings
+from planner.front.server import Front
+from planner.front.settings import FrontSettings
 from planner.settings import Settings
 from tests.planner.service.credentials import token
 

@@ -110,13 +110,12 @@ async def test_a_run_is_followed_cancelled_and_read_through_any_replica(
         Client(one.address) as a,
         Client(two.address) as b,
         Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
+        asking(executor),
     ):
         created = await a.create(request_id="mine")
         assert (await b.create(request_id="mine")).name == created.name
         watching = asyncio.create_task(b.watch(created.name))
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, len(run.steps))
         artifact = await executor.upload(run.lease, "image.png", picture)
         await run.complete()

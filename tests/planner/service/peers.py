@@ -191,6 +191,8 @@ class Executor:
         # Of the latest lease.
         self.assignment = dispatch_pb2.Assignment()
         self.client = Client(address, token)
+        # The call that is open for it.
+        self.asked: asyncio.Task[dispatch_pb2.Lease | None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,8 +228,9 @@ class Executor:
         return run
 
     async def start(self) -> Run:
-        """Waits for work and attaches to it."""
-        lease = await self.acquire()
+        """Waits for work, in the call of `asking` where that is open, and attaches to it."""
+        asked, self.asked = self.asked, None
+        lease = await (asked or self.acquire())
         assert lease is not None
         run = await self.attach(lease)
         await run.attached()
@@ -259,11 +262,13 @@ async def asking(*executors: Executor) -> AsyncIterator[list[asyncio.Task[Any]]]
     """Keeps executors connected, each waiting for work as soon as this block begins."""
     tasks = [asyncio.create_task(executor.acquire(wait=20)) for executor in executors]
     try:
-        for executor in executors:
+        for executor, task in zip(executors, tasks, strict=True):
+            executor.asked = task
             await executor.heard()
         yield tasks
     finally:
-        for task in tasks:
+        for executor, task in zip(executors, tasks, strict=True):
+            executor.asked = None
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 

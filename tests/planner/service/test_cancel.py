@@ -12,7 +12,8 @@ from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import generation_pb2
 
 from planner.service.server import Planner, Settings
-from tests.planner.service.peers import Client, Executor, Run, asking, create_request, spec
+from tests.planner.service.peers import Client, Executor, Run, create_request, spec
+from tests.planner.service.planners import connected
 
 CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
 
@@ -34,15 +35,9 @@ async def test_queued_work_is_cancelled_at_once_and_only_once(settings: Settings
 
 
 async def test_running_work_is_cancelled_through_its_executor(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 2)
         await cancel(client, created.name)
         message = await run.receive()
@@ -59,15 +54,9 @@ async def test_running_work_is_cancelled_through_its_executor(settings: Settings
 
 
 async def test_running_work_is_told_to_stop_only_once(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         first = await cancel(client, created.name)
         assert await cancel(client, created.name) == first
         messages = [await run.receive()]
@@ -80,15 +69,9 @@ async def test_running_work_is_told_to_stop_only_once(settings: Settings) -> Non
 
 async def test_a_cancel_does_not_wait_for_a_model_that_is_loading(settings: Settings) -> None:
     config = "quantize_config:\n  quant_type: int8_weight_only\n"
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address, allow_reload=True) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings, allow_reload=True) as (client, executor):
         created = await client.create(config=config)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         began = time.monotonic()
         await cancel(client, created.name)
         beating = asyncio.create_task(beat(run))
@@ -108,15 +91,9 @@ async def beat(run: Run) -> None:
 
 
 async def test_an_executor_that_does_not_listen_is_fenced(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         began = time.monotonic()
         await cancel(client, created.name)
         await run.report(0, 1)
@@ -127,15 +104,9 @@ async def test_an_executor_that_does_not_listen_is_fenced(settings: Settings) ->
 
 
 async def test_a_cancel_reaches_an_executor_that_comes_back(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         run.call.cancel()
         await cancel(client, created.name)
         again = await executor.attach(run.lease, run.assignment)
@@ -146,15 +117,9 @@ async def test_a_cancel_reaches_an_executor_that_comes_back(settings: Settings) 
 
 
 async def test_a_run_that_was_faster_than_its_cancel_succeeds(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 6)
         await cancel(client, created.name)
         await run.receive()

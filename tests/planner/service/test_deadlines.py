@@ -16,11 +16,11 @@ from tests.planner.service.peers import (
     Client,
     Executor,
     Run,
-    asking,
     create_request,
     refused,
     spec,
 )
+from tests.planner.service.planners import connected
 
 FAILED = generation_pb2.GENERATION_STATE_FAILED
 DAY = 86400.0
@@ -64,15 +64,9 @@ async def test_queued_work_ends_at_its_deadline(settings: Settings) -> None:
 
 
 async def test_running_work_is_stopped_at_its_deadline(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await create(client, within(0.4))
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 2)
         assert "deadline" in await told_to_stop(run)
         await run.send(failure=dispatch_pb2.RunFailure(code="CANCELLED", retryable=True))
@@ -82,15 +76,9 @@ async def test_running_work_is_stopped_at_its_deadline(settings: Settings) -> No
 
 
 async def test_work_is_ended_though_its_executor_does_not_listen(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await create(client, within(0.3))
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         began = time.monotonic()
         ended = await client.ended(created.name)
         assert time.monotonic() - began < 0.3 + 2 * settings.timing.cancel_window
@@ -99,15 +87,9 @@ async def test_work_is_ended_though_its_executor_does_not_listen(settings: Setti
 
 
 async def test_a_run_that_ends_behind_its_deadline_ends_in_vain(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await create(client, within(0.3))
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 6)
         await executor.upload(run.lease, "image.png", b"picture")
         await told_to_stop(run)
@@ -121,15 +103,9 @@ async def test_a_run_that_ends_behind_its_deadline_ends_in_vain(settings: Settin
 
 
 async def test_a_cancel_before_the_deadline_stays_a_cancel(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await create(client, within(0.5))
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        await executor.start()
         request = generation_pb2.CancelGenerationRequest(name=created.name)
         await client.generations.CancelGeneration(request)
         ended = await client.ended(created.name)
@@ -172,15 +148,9 @@ async def test_the_earlier_of_two_deadlines_counts(settings: Settings) -> None:
 
 
 async def test_a_deadline_outlives_the_planner(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         running = await create(client, within(0.8))
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         queued = await create(client, within(0.5))
     await asyncio.sleep(0.5)
     async with (
@@ -211,12 +181,13 @@ async def test_a_deadline_that_makes_no_sense_is_refused(
     settings: Settings, deadline: Timestamp, text: str
 ) -> None:
     generate = generation_pb2.GenerateRequest(spec=spec(), deadline=deadline)
-    for validate_only in (False, True):
-        create = create_request(queue=True, validate_only=validate_only)
-        create.deadline.CopyFrom(deadline)
+    create, check = create_request(queue=True), create_request(validate_only=True)
+    create.deadline.CopyFrom(deadline)
+    check.deadline.CopyFrom(deadline)
     async with Planner(settings) as planner, Client(planner.address) as client:
         for call in (
             client.generations.CreateGeneration(create),
+            client.generations.CreateGeneration(check),
             client.generations.Generate(generate),
         ):
             refusal = await refused(call)

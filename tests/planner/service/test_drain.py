@@ -40,11 +40,10 @@ async def test_every_open_call_ends_with_when_to_come_again(settings: Settings) 
         Client(planner.address) as client,
         Executor(planner.address) as runs,
         Executor(planner.address, "exec-2", model="other") as waits,
-        asking(runs, waits) as [acquiring, waiting],
+        asking(runs, waits) as [_, waiting],
     ):
         created = await client.create()
-        run = await runs.attach(await acquiring)
-        await run.attached()
+        run = await runs.start()
         watch = client.generations.WatchGeneration(
             generation_pb2.WatchGenerationRequest(name=created.name)
         )

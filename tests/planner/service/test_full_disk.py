@@ -31,7 +31,8 @@ from tests.planner.service.peers import (
 
 SERVE = """
 import asyncio, pathlib, sys
-from planner.service.server import Settings, Timing, serve
+from planner.service.server import Settings, serve
+from planner.settings import Timing
 timing = Timing(lease_ttl=1.0, attach_window=2.5, restart_window=2.5, broken_stream_grace=0.2,
                 connected_grace=0.5, cancel_window=0.5, retention_interval=0.1)
 settings = Settings(data=pathlib.Path(sys.argv[1]), listen="127.0.0.1:0", timing=timing)
@@ -104,11 +105,10 @@ async def test_running_work_goes_on_when_there_is_space_again(
         async with (
             Client(address) as client,
             Executor(address) as executor,
-            asking(executor) as [acquiring],
+            asking(executor),
         ):
             created = await client.create()
-            run = await executor.attach(await acquiring)
-            await run.attached()
+            run = await executor.start()
             await run.report(0, 2)
             waiting = await client.create(queue=True)
             while (await client.get(created.name)).steps_done < 2:

@@ -247,12 +247,11 @@ async def test_open_calls_end_with_their_token_and_their_work_goes_on(
         Client(planner.address, token("root")) as root,
         Executor(planner.address, "one", token=token("ranks")) as runs,
         Executor(planner.address, "two", token=token("ranks"), model="other") as waits,
-        asking(runs, waits) as [acquiring, waiting],
+        asking(runs, waits) as [_, waiting],
     ):
         generate = aiter(anna.generations.Generate(generation_pb2.GenerateRequest(spec=spec())))
         name = (await anext(generate)).event.generation
-        run = await runs.attach(await acquiring)
-        await run.attached()
+        run = await runs.start()
         watch = generation_pb2.WatchGenerationRequest(name=name)
         stays = root.generations.WatchGeneration(watch)
         await stays.read()

@@ -21,6 +21,7 @@ from tests.planner.service.peers import (
     create_request,
     refused,
 )
+from tests.planner.service.planners import connected
 
 
 async def test_waiting_executors_get_work_at_once_and_each_its_own(settings: Settings) -> None:
@@ -62,15 +63,9 @@ async def test_a_wait_ends_empty_handed(settings: Settings) -> None:
 
 
 async def test_a_lost_stream_is_taken_up_where_it_broke(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create(config=ADAPTIVE_CONFIG)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 3)
         await asyncio.sleep(0.1)
         run.call.cancel()
@@ -86,17 +81,11 @@ async def test_a_lost_stream_is_taken_up_where_it_broke(settings: Settings) -> N
 
 
 async def test_lost_work_goes_to_another_executor(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address, "first") as first,
-        asking(first) as [acquiring],
-    ):
+    async with connected(settings, "first") as (client, first):
         created = await client.create(config=ADAPTIVE_CONFIG)
-        run = await first.attach(await acquiring)
-        await run.attached()
+        run = await first.start()
         await run.report(0, 3)
-        async with Executor(planner.address, "second") as second, asking(second) as [waiting]:
+        async with Executor(client.address, "second") as second, asking(second) as [waiting]:
             await first.die()
             lost_at = time.monotonic()
             lease = await waiting
@@ -118,15 +107,9 @@ async def test_lost_work_goes_to_another_executor(settings: Settings) -> None:
 
 
 async def test_lost_work_that_no_one_else_can_take_fails_with_its_step(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address, "only") as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings, "only") as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 4)
         await asyncio.sleep(0.1)
         await executor.die()
@@ -162,15 +145,9 @@ async def test_work_is_not_leased_without_end(settings: Settings) -> None:
 
 async def test_a_silent_executor_loses_its_lease_and_is_told(settings: Settings) -> None:
     settings = replace(settings, timing=replace(settings.timing, lease_ttl=0.4))
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         for _ in range(4):
             await asyncio.sleep(0.2)
             await run.send(heartbeat=dispatch_pb2.Heartbeat())
@@ -190,11 +167,10 @@ async def test_an_executor_that_is_stuck_loses_its_lease_for_all_its_heartbeats(
         Client(planner.address) as client,
         Executor(planner.address, "stuck") as stuck,
         Executor(planner.address, "well") as well,
-        asking(stuck) as [acquiring],
+        asking(stuck),
     ):
         created = await client.create()
-        run = await stuck.attach(await acquiring)
-        await run.attached()
+        run = await stuck.start()
         async with asking(well) as [waiting]:
             for step in range(3):
                 # Slow, but not stuck: longer than the bound in all.
@@ -239,15 +215,9 @@ async def test_a_clock_that_is_set_ahead_costs_no_one_its_lease(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 2)
         await client.get(created.name)
         clock.ahead = 3600.0
@@ -269,11 +239,10 @@ async def test_a_clock_that_is_set_back_does_not_lengthen_the_lease_of_the_dead(
         Client(planner.address) as client,
         Executor(planner.address) as executor,
         Executor(planner.address, "exec-2") as other,
-        asking(executor) as [acquiring],
+        asking(executor),
     ):
         await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        await executor.start()
         async with asking(other) as [taking]:
             await executor.die()
             await asyncio.sleep(0.05)
@@ -320,11 +289,10 @@ async def test_a_name_in_use_is_refused(settings: Settings) -> None:
         Client(planner.address) as client,
         Executor(planner.address, "same") as one,
         Executor(planner.address, "same") as two,
-        asking(one) as [acquiring],
+        asking(one),
     ):
         await client.create()
-        run = await one.attach(await acquiring)
-        await run.attached()
+        await one.start()
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await two.acquire()
         assert refusal.value.code() == grpc.StatusCode.ALREADY_EXISTS
@@ -390,15 +358,9 @@ async def test_what_is_handed_back_is_drawn_however_often(settings: Settings) ->
     "lie", ["full as cached", "gap", "too few ops", "early completion", "bytes"]
 )
 async def test_reports_that_belie_the_plan_fail_the_run(settings: Settings, lie: str) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create(config=ADAPTIVE_CONFIG)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 6 if lie == "bytes" else 1)
         outcome = run.outcome(1)
         if lie == "full as cached":

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import grpc
 import pytest
+from ditplan.common.metrics_port import CannotListenError
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2, monitor_pb2, plan_pb2
 
 from planner.dispatch.facts import Created, Ended, Stepped
-from planner.service.server import MetricsListenError, Planner, Settings
+from planner.service.server import Planner, Settings
 from planner.store.values import Ending, Lease, State
 from planner.telemetry.metrics import Metrics
 from tests.planner.service.peers import ADAPTIVE_CONFIG, MODEL, Client, Executor, asking, refused
@@ -38,11 +39,10 @@ async def test_a_run_is_counted_from_its_creation_to_its_end(settings: Settings)
         _planner(settings) as planner,
         Client(planner.address) as client,
         Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
+        asking(executor),
     ):
         created = await client.create(config=ADAPTIVE_CONFIG)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 6)
         await client.get(created.name)
         text = await _scrape(planner)
@@ -96,11 +96,10 @@ async def test_a_diff_that_is_no_number_spoils_no_sum(settings: Settings) -> Non
         _planner(settings) as planner,
         Client(planner.address) as client,
         Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
+        asking(executor),
     ):
         await client.create(config=ADAPTIVE_CONFIG)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         outcomes = [run.outcome(step) for step in range(6)]
         for outcome, diff in zip(outcomes[3:5], (math.nan, math.inf), strict=True):
             outcome.ops[0].residual_diff = diff
@@ -168,7 +167,7 @@ async def test_a_taken_address_of_metrics_is_named(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         planner = Planner(replace(settings, metrics_listen=address))
-        with pytest.raises(MetricsListenError, match=address):
+        with pytest.raises(CannotListenError, match=address):
             async with planner:
                 pass
 

@@ -13,7 +13,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from planner.service.server import Planner, Settings
 from tests.planner.service.credentials import token
-from tests.planner.service.named import known
 from tests.planner.service.peers import (
     MODEL,
     Client,
@@ -21,6 +20,7 @@ from tests.planner.service.peers import (
     create_request,
     refused,
 )
+from tests.planner.service.planners import known
 
 SCHNELL = "black-forest-labs/FLUX.1-schnell"
 QUEUED = generation_pb2.GENERATION_STATE_QUEUED

@@ -14,7 +14,8 @@ from ditplan.v1 import executor_pb2, generation_pb2
 from PIL import Image
 
 from planner.models.catalog import NAMED
-from planner.service.server import Limits, Planner, Settings
+from planner.service.server import Planner, Settings
+from planner.settings import Limits
 from tests.planner.service.peers import (
     MODEL,
     Client,
@@ -104,13 +105,22 @@ async def test_refusals(settings: Settings, changes: dict[str, Any], field: str,
     assert says in refusal.violations[field]
 
 
-@pytest.mark.parametrize("limits", [Limits(picture_bytes=10), Limits(input_pixels=64 * 32 - 1)])
-async def test_large_pictures_are_refused(settings: Settings, limits: Limits) -> None:
+@pytest.mark.parametrize(
+    ("limits", "field", "says"),
+    [
+        (Limits(picture_bytes=10), "spec.images", "bytes together, more than 10"),
+        (Limits(input_pixels=64 * 32 - 1), "spec.images[0].data", "more than 2047"),
+    ],
+)
+async def test_large_pictures_are_refused(
+    settings: Settings, limits: Limits, field: str, says: str
+) -> None:
     settings = replace(settings, limits=limits)
     async with Planner(settings) as planner, Client(planner.address) as client:
         request = create_request(model=EDIT, images=[_image()], queue=True)
         refusal = await refused(client.generations.CreateGeneration(request))
-    assert all("more than" in text for text in refusal.violations.values())
+    assert list(refusal.violations) == [field]
+    assert says in refusal.violations[field]
 
 
 async def test_a_film_is_bounded_by_the_pixels_of_all_its_frames(settings: Settings) -> None:

@@ -10,8 +10,8 @@ import pytest
 from ditplan.v1 import generation_pb2
 
 from planner.service.server import Planner, Settings
-from tests.planner.service.named import known
 from tests.planner.service.peers import Client, Executor, create_request, refused, spec
+from tests.planner.service.planners import known
 
 
 async def create(client: Client, priority: int, **changes: Any) -> generation_pb2.Generation:

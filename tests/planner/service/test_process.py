@@ -54,12 +54,11 @@ async def test_work_survives_the_planner_being_killed(tmp_path: Path) -> None:
         async with (
             Client(address) as client,
             Executor(address) as executor,
-            asking(executor) as [acquiring],
+            asking(executor),
         ):
             queued = await client.create(queue=True, model="black-forest-labs/FLUX.1-schnell")
             running = await client.create(config=ADAPTIVE_CONFIG)
-            run = await executor.attach(await acquiring)
-            await run.attached()
+            run = await executor.start()
             await run.report(0, 3)
             await client.get(running.name)
             process.kill()

@@ -11,7 +11,8 @@ import pytest
 from ditplan.v1 import generation_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from planner.service.server import ListenError, Planner, Settings
+from planner.service.listening import ListenError
+from planner.service.server import Planner, Settings
 from tests.planner.service.peers import (
     ADAPTIVE_CONFIG,
     Client,
@@ -20,6 +21,7 @@ from tests.planner.service.peers import (
     refused,
     spec,
 )
+from tests.planner.service.planners import connected
 
 
 async def test_a_leased_run_is_finished_through_the_next_planner(settings: Settings) -> None:
@@ -28,11 +30,10 @@ async def test_a_leased_run_is_finished_through_the_next_planner(settings: Setti
         Planner(brief) as planner,
         Client(planner.address) as client,
         Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
+        asking(executor),
     ):
         created = await client.create(config=ADAPTIVE_CONFIG)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 2)
         await executor.upload(run.lease, "image.png", b"picture")
 
@@ -56,15 +57,9 @@ async def test_a_leased_run_is_finished_through_the_next_planner(settings: Setti
 
 
 async def test_an_executor_that_does_not_come_back_is_lost(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        await executor.start()
     async with Planner(settings) as planner, Client(planner.address) as client:
         found = await client.get(created.name)
         assert found.state == generation_pb2.GENERATION_STATE_RUNNING

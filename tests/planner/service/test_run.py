@@ -10,6 +10,7 @@ from ditplan.v1 import generation_pb2, plan_pb2
 
 from planner.service.server import Planner, Settings
 from tests.planner.service.peers import ADAPTIVE_CONFIG, Client, Executor, asking
+from tests.planner.service.planners import connected
 
 
 async def test_events_tell_the_run_in_order(settings: Settings) -> None:
@@ -38,15 +39,9 @@ async def test_events_tell_the_run_in_order(settings: Settings) -> None:
 
 
 async def test_an_executor_gets_the_whole_plan_and_the_filled_in_spec(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create(config=ADAPTIVE_CONFIG, num_inference_steps=600)
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
 
     assert plan_id(run.assignment.program) == run.assignment.plan_id == created.plan.plan_id
     assert len(run.steps) == 600
@@ -91,15 +86,9 @@ async def test_the_record_holds_decided_ops_and_can_be_replayed(settings: Settin
 
 async def test_artifacts_come_back_in_chunks_from_any_offset(settings: Settings) -> None:
     picture = bytes(range(256)) * 10_000
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 6)
         await executor.upload(run.lease, "image.png", picture)
         await run.complete()
@@ -130,10 +119,9 @@ async def test_a_record_says_what_the_cache_held_beside_what_was_planned(
         assumed = await client.create(config=ADAPTIVE_CONFIG, queue=True)
         async with (
             Executor(planner.address, dtype="float32") as executor,
-            asking(executor) as [acquiring],
+            asking(executor),
         ):
-            run = await executor.attach(await acquiring)
-            await run.attached()
+            run = await executor.start()
             await run.report(0, 6)
             await run.complete([12345])
             ended = await client.ended(assumed.name)

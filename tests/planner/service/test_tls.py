@@ -22,7 +22,9 @@ from ditplan.v1 import planner_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
-from planner.service.server import Planner, SecurityError, Settings, TokensError
+from planner.access.tls import SecurityError
+from planner.access.tokens import TokensError
+from planner.service.server import Planner, Settings
 from tests.planner.service.credentials import Authority, token, with_tls, with_tokens
 from tests.planner.service.peers import Client, refused
 

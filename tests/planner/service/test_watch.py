@@ -17,9 +17,9 @@ from tests.planner.service.peers import (
     ADAPTIVE_CONFIG,
     Client,
     Executor,
-    asking,
     refused,
 )
+from tests.planner.service.planners import connected
 from tests.planner.service.test_process import serving
 from tests.planner.store.writer import new
 
@@ -41,18 +41,12 @@ async def test_a_watch_goes_on_after_a_sequence(settings: Settings, after: int) 
 
 
 async def test_events_arrive_while_they_happen(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
         request = generation_pb2.WatchGenerationRequest(name=created.name, after_sequence=2)
         watch = client.generations.WatchGeneration(request)
         assert (await watch.read()).event.WhichOneof("event") == "started"
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         for step in range(6):
             await run.report(step, step + 1)
             event = (await asyncio.wait_for(watch.read(), 1)).event
@@ -62,18 +56,12 @@ async def test_events_arrive_while_they_happen(settings: Settings) -> None:
 
 
 async def test_a_slow_watcher_holds_no_one_up_and_misses_nothing(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create(num_inference_steps=1000)
         request = generation_pb2.WatchGenerationRequest(name=created.name)
         slow = client.generations.WatchGeneration(request)
         await slow.read()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 500)
         await run.report(500, 1000)
         await run.complete()
@@ -116,17 +104,11 @@ async def test_a_watcher_that_comes_back_gets_each_later_event_once(settings: Se
                 call = client.generations.WatchGeneration(request)
                 seen.append((await asyncio.wait_for(call.read(), 5)).event.sequence)
 
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        run = await executor.attach(await acquiring)
-        await run.attached()
+        run = await executor.start()
         await run.report(0, 2)
-        await look(planner.address, 5)
+        await look(client.address, 5)
     # However long a busy machine takes until the executor is back.
     patient = replace(settings, timing=replace(settings.timing, restart_window=20.0))
     async with Planner(patient) as planner, Executor(planner.address) as executor:

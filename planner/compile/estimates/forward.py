@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from planner.compile.exchange import Rank, Traffic, added
+from planner.compile.estimates.exchange import Rank, Traffic, added
+from planner.compile.estimates.weights import parameter_bytes
 from planner.compile.plan import Placement
-from planner.compile.weights import parameter_bytes
 from planner.models.facts import BlockGroup, ModelFacts, Target
 from planner.models.layers import Layers, Shape
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.compile.effects import note_effects
+from planner.compile.cache.effects import note_effects
 from planner.compile.plan import Branch
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import CacheConfig

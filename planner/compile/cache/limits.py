@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.compile.rule import Bounds, CacheRule, schedule
+from planner.compile.counters import Bounds
+from planner.compile.rule import CacheRule, schedule
 from planner.config.acceleration import AccelerationConfig
 from planner.diagnostics import Severity
 

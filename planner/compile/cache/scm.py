@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.compile.masks import has_preset, preset_mask, weave
+from planner.compile.cache.masks import has_preset, preset_mask, weave
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import CacheConfig, MaskBins
 from planner.diagnostics import Severity

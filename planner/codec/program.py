@@ -1,34 +1,34 @@
-"""Between the planner's values and the messages of the contract."""
+"""Between programs, with what they should cost, and their messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from ditplan.identity import plan_id
-from ditplan.v1 import plan_pb2, planner_pb2
+from ditplan.v1 import plan_pb2
 
-from planner.codec_cost import cost_from_proto, cost_to_proto
+from planner.codec.architecture import model_from_proto, model_to_proto
+from planner.codec.cost import cost_from_proto, cost_to_proto
+from planner.codec.placement import (
+    placement_from_proto,
+    placement_to_proto,
+    topology_from_proto,
+    topology_to_proto,
+)
 from planner.compile.plan import (
     AdaptiveRule,
     Branch,
     CacheType,
     Calibrator,
     Column,
-    ComponentQuantization,
     Dmd,
     Estimate,
     FoCa,
     Op,
     OpKind,
-    Placement,
-    PrecisionRule,
     Program,
     Reason,
     TaylorSeer,
-    Topology,
 )
-from planner.diagnostics import Diagnostic, Severity
-from planner.models.facts import Architecture, BlockList, Target
+from planner.models.facts import Architecture
 
 _BRANCH = {
     Branch.COND: plan_pb2.BRANCH_COND,
@@ -40,14 +40,10 @@ _CACHE_TYPE = {
     CacheType.RESIDUAL: plan_pb2.CACHE_TYPE_RESIDUAL,
     CacheType.HIDDEN_STATES: plan_pb2.CACHE_TYPE_HIDDEN_STATES,
 }
-_SEVERITY = {
-    severity: planner_pb2.Severity.Value(f"SEVERITY_{severity.name}") for severity in Severity
-}
 _FROM_BRANCH = {value: branch for branch, value in _BRANCH.items()}
 _FROM_KIND = {value: kind for kind, value in _KIND.items()}
 _FROM_REASON = {value: reason for reason, value in _REASON.items()}
 _FROM_CACHE_TYPE = {value: cache_type for cache_type, value in _CACHE_TYPE.items()}
-_FROM_SEVERITY = {value: severity for severity, value in _SEVERITY.items()}
 
 
 class MalformedProgramError(ValueError):
@@ -76,26 +72,13 @@ def program_to_proto(program: Program) -> plan_pb2.Program:
     number = {key: position[op] for key, op in cells.items()}
     rows = [tuple([number[id(op)] for op in step]) for step in program.steps]
     steps = {row: plan_pb2.Step(ops=row) for row in dict.fromkeys(rows)}
-    topology = program.topology
     return plan_pb2.Program(
         model=model_to_proto(program.model),
         num_inference_steps=program.num_inference_steps,
         columns=[_column_to_proto(column) for column in program.columns],
         ops=[_op_to_proto(op) for op in ops],
         steps=[steps[row] for row in rows],
-        topology=plan_pb2.Topology(
-            world_size=topology.world_size,
-            ring_size=topology.ring_size,
-            ulysses_size=topology.ulysses_size,
-            tp_size=topology.tp_size,
-            ulysses_anything=topology.ulysses_anything,
-            ulysses_float8=topology.ulysses_float8,
-            ulysses_async=topology.ulysses_async,
-            ring_rotate_method=topology.ring_rotate_method,
-            ring_convert_to_fp32=topology.ring_convert_to_fp32,
-            extra_parallel_modules=topology.extra_parallel_modules,
-            guidance_size=topology.guidance_size if topology.guidance_size > 1 else 0,
-        ),
+        topology=topology_to_proto(program.topology),
         placement=placement_to_proto(program.placement),
         attention_backend=program.attention_backend,
     )
@@ -125,24 +108,11 @@ def program_from_proto(message: plan_pb2.Program, architecture: Architecture) ->
                 f"{len(columns)} columns and {len(ops)} ops"
             )
         steps.append(tuple(ops[number - 1] if number else None for number in step.ops))
-    topology = message.topology
     program = Program(
         model=architecture,
         columns=columns,
         steps=tuple(steps),
-        topology=Topology(
-            world_size=topology.world_size,
-            ring_size=topology.ring_size,
-            ulysses_size=topology.ulysses_size,
-            tp_size=topology.tp_size,
-            ulysses_anything=topology.ulysses_anything,
-            ulysses_float8=topology.ulysses_float8,
-            ulysses_async=topology.ulysses_async,
-            ring_rotate_method=topology.ring_rotate_method,
-            ring_convert_to_fp32=topology.ring_convert_to_fp32,
-            extra_parallel_modules=tuple(topology.extra_parallel_modules),
-            guidance_size=topology.guidance_size or 1,
-        ),
+        topology=topology_from_proto(message.topology),
         placement=placement_from_proto(message.placement),
         attention_backend=message.attention_backend,
     )
@@ -177,102 +147,6 @@ def received_program(message: plan_pb2.Program) -> Program:
 def estimate_from_proto(message: plan_pb2.Estimate) -> Estimate:
     cost = cost_from_proto(message.cost) if message.HasField("cost") else None
     return Estimate(message.min_computed_steps, message.max_computed_steps, cost)
-
-
-def model_to_proto(model: Architecture) -> plan_pb2.Model:
-    return plan_pb2.Model(
-        family=model.family,
-        pipeline_class=model.pipeline_class,
-        targets=[
-            plan_pb2.Target(
-                name=target.name,
-                transformer_class=target.transformer_class,
-                block_lists=[
-                    plan_pb2.BlockList(name=blocks.name, num_blocks=blocks.num_blocks)
-                    for blocks in target.block_lists
-                ],
-                num_attention_heads=target.num_attention_heads,
-                attention_head_dim=target.attention_head_dim,
-            )
-            for target in model.targets
-        ],
-    )
-
-
-def model_from_proto(message: plan_pb2.Model) -> Architecture:
-    return Architecture(
-        family=message.family,
-        pipeline_class=message.pipeline_class,
-        targets=tuple(
-            Target(
-                name=target.name,
-                transformer_class=target.transformer_class,
-                block_lists=tuple(BlockList(b.name, b.num_blocks) for b in target.block_lists),
-                num_attention_heads=target.num_attention_heads,
-                attention_head_dim=target.attention_head_dim,
-            )
-            for target in message.targets
-        ),
-    )
-
-
-def placement_to_proto(placement: Placement) -> plan_pb2.Placement:
-    return plan_pb2.Placement(
-        quant_type=placement.quant_type,
-        exclude_layers=placement.exclude_layers,
-        components=[
-            plan_pb2.ComponentQuantization(
-                name=each.name, quant_type=each.quant_type, exclude_layers=each.exclude_layers
-            )
-            for each in placement.components
-        ],
-        precision=[
-            plan_pb2.PrecisionRule(part=rule.part, quant_type=rule.quant_type)
-            for rule in placement.precision
-        ],
-    )
-
-
-def placement_from_proto(message: plan_pb2.Placement) -> Placement:
-    return Placement(
-        quant_type=message.quant_type,
-        exclude_layers=tuple(message.exclude_layers),
-        components=tuple(
-            ComponentQuantization(each.name, each.quant_type, tuple(each.exclude_layers))
-            for each in message.components
-        ),
-        precision=tuple(PrecisionRule(rule.part, rule.quant_type) for rule in message.precision),
-    )
-
-
-def diagnostics_to_proto(diagnostics: Iterable[Diagnostic]) -> list[planner_pb2.Diagnostic]:
-    return [
-        planner_pb2.Diagnostic(
-            severity=_SEVERITY[d.severity],
-            code=d.code,
-            field=d.field,
-            line=d.line,
-            column=d.column,
-            message=d.message,
-            hint=d.hint,
-        )
-        for d in diagnostics
-    ]
-
-
-def diagnostics_from_proto(messages: Iterable[planner_pb2.Diagnostic]) -> list[Diagnostic]:
-    return [
-        Diagnostic(
-            severity=_FROM_SEVERITY[m.severity],
-            code=m.code,
-            field=m.field,
-            message=m.message,
-            hint=m.hint,
-            line=m.line,
-            column=m.column,
-        )
-        for m in messages
-    ]
 
 
 def _column_to_proto(column: Column) -> plan_pb2.Column:

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from planner.compile import dtype as dtypes
-from planner.compile.cache_size import Holding, holdings, peak_bytes
 from planner.compile.cost import ColumnCost, Cost, ExchangeCost
-from planner.compile.exchange import (
+from planner.compile.counters import Bounds
+from planner.compile.estimates.cache_size import Holding, holdings, peak_bytes
+from planner.compile.estimates.exchange import (
     DECISION,
     DECISION_BYTES,
     GUIDANCE,
@@ -19,10 +20,9 @@ from planner.compile.exchange import (
     Volume,
     added,
 )
-from planner.compile.forward import ForwardCost, forward_cost
+from planner.compile.estimates.forward import ForwardCost, forward_cost
 from planner.compile.plan import Branch, OpKind, Program
 from planner.compile.request import Request
-from planner.compile.rule import Bounds
 from planner.models.facts import ModelFacts
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from planner.compile.cache_checks import check_cache
-from planner.compile.cache_limits import explain_bounds
+from planner.compile.cache.checks import check_cache
+from planner.compile.cache.limits import explain_bounds
+from planner.compile.cache.scm import resolve_mask, share_of
 from planner.compile.plan import (
     AdaptiveRule,
     Branch,
@@ -16,7 +17,6 @@ from planner.compile.plan import (
     TaylorSeer,
 )
 from planner.compile.rule import CacheRule, schedule
-from planner.compile.scm import resolve_mask, share_of
 from planner.config.acceleration import AccelerationConfig
 from planner.config.schema import CacheConfig
 from planner.models.facts import ModelFacts

@@ -1,0 +1,1 @@
+"""What a program should cost: FLOPs, bytes of weights and caches, exchanges of ranks."""
