@@ -15,11 +15,7 @@ from ditplan.common.connection import is_local
 from executor.agent.command_line import address_of, require_address, settings_of
 from executor.agent.options import options
 from executor.agent.settings import Settings
-from executor.runtime.seat import end_with_launcher
-
-# The exit statuses beside 0.
-FAILED = 1
-MISUSE = 2
+from executor.runtime.seat import FAILED, MISUSE, end_with_launcher
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
