@@ -2,7 +2,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PROMPTS ?= 64
 ORACLE ?= tests/data/oracle
 PROTO := $(wildcard proto/ditplan/v1/*.proto proto/ditplan/dispatch/v1/*.proto \
   proto/ditplan/runtime/v1/*.proto proto/ditplan/keda/*.proto)
@@ -55,30 +54,11 @@ hostile: setup ## Send 10,000 hostile requests to a planner: each gets its statu
 chaos-ranks: setup ## Kill, stop and fail ranks 100 times: no hang, every next picture right
 	$(ONE_THREAD) $(BIN)/python -m tests.chaos_ranks
 
-bench-planner: setup ## Measure compile times, calls per second, start of the preview
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.planner
-
-bench-engine: setup ## Measure steps against plain diffusers and other caches (many minutes)
+# Whole runs of all parts write what the README and docs/measured say; other runs go to out/bench.
+bench: setup ## Measure everything beside its peers, or PARTS="engine planner"; LOOK=1 is quick
 	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.engine
-
-bench-parallel: setup ## Measure two ranks of one thread each against one (minutes)
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.parallel
-
-bench-placement: setup ## Measure the demo model compiled and quantized against eager (minutes)
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.placement
-
-bench-service: setup ## Measure calls against a bare echo, what the service adds to a run (a minute)
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.service
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.hop
-
-bench-scaling: setup ## Measure how well the time of the demo model's runs is predicted (minutes)
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.scaling
-
-# docs/quality.png is the plot of a whole run.
-quality: setup ## Compare ditplan, cache-dit and fewer steps (an hour; PROMPTS=4 for a look)
-	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.quality --prompts $(PROMPTS)
+	$(ONE_THREAD) $(BIN)/python -m tests.bench $(PARTS) $(if $(LOOK),--look) \
+	  $(if $(PARTS)$(LOOK),,--out docs/measured --readme README.md)
 
 # Tools of their own, apart from what ditplan runs with; promtool comes with Prometheus.
 $(VENV)/manifests/.ready: pyproject.toml
@@ -93,14 +73,11 @@ manifests: setup $(VENV)/manifests/.ready ## Check what Kubernetes is told: sche
 gpu: setup ## Run the tests that need a GPU
 	DITPLAN_TEST_GPU=1 $(ONE_THREAD) $(BIN)/python -m pytest tests/gpu
 
-bench-gpu: setup ## Measure a FLUX pipeline of full size on a GPU of 80 GB (minutes)
-	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.gpu
-
 demo-model: setup ## Train the demo model anew, into out/demo-model (about 90 minutes)
 	cd deploy/demo && ../../$(BIN)/python -m training --out ../../out/demo-model
 
-docs: demo ## Make the pictures of the README anew
+docs: demo ## Make the pictures of the README and docs/yaml.md anew
+	$(BIN)/ditplan schema --format markdown > docs/yaml.md
 	cp out/demo/contact-sheet.png docs/contact-sheet.png
 	$(BIN)/ditplan preview deploy/examples/cache-scm.yaml --model black-forest-labs/FLUX.1-dev \
 	  --steps 28 --format svg --out docs/plan.svg
@@ -132,6 +109,5 @@ proto: setup ## Regenerate the Python code of the contract
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup demo test check conformance fuzz chaos hostile chaos-ranks bench-planner \
-  bench-engine bench-parallel bench-placement bench-service bench-scaling quality \
-  manifests rehearse gpu bench-gpu demo-model docs images lock proto clean
+.PHONY: help setup demo test check conformance fuzz chaos hostile chaos-ranks bench \
+  manifests rehearse gpu demo-model docs images lock proto clean

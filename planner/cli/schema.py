@@ -1,4 +1,4 @@
-"""``ditplan schema``: the format of a config, for editors."""
+"""``ditplan schema``: the format of a config, for editors and for people."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from planner.config.json_schema import json_schema
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON Schema of a config, with descriptions and defaults."""
-    click.echo(json.dumps(json_schema(), indent=2))
+@click.option(
+    "--format", "form", type=click.Choice(["json", "markdown"]), default="json", show_default=True
+)
+def schema(form: str) -> None:
+    """Print what a config may hold: as JSON Schema, or as the page docs/yaml.md."""
+    if form == "markdown":
+        from planner.config.schema_page import page
+
+        click.echo(page(), nl=False)
+    else:
+        click.echo(json.dumps(json_schema(), indent=2))

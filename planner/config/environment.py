@@ -30,7 +30,7 @@ _SECOND: Path = ("cache_config", "secondary")
 _MASK = "steps_computation_mask"
 _PRESETS = ("none", "slow", "medium", "fast", "ultra")
 
-_TARGET_KEYS: Mapping[str, str] = {
+TARGET_KEYS: Mapping[str, str] = {
     "FN": "Fn_compute_blocks",
     "BN": "Bn_compute_blocks",
     "WARMUP": "max_warmup_steps",
@@ -44,16 +44,16 @@ _TARGET_KEYS: Mapping[str, str] = {
     "DMD_RIDGE": "dmd_ridge",
     "DMD_SVD_PRECISION": "dmd_svd_precision",
 }
-_KEYS = {**_TARGET_KEYS, "SCM_POLICY": "steps_computation_policy"}
-_KNOWN = (
+KEYS = {**TARGET_KEYS, "SCM_POLICY": "steps_computation_policy"}
+KNOWN = (
     _ENABLED,
-    *_KEYS,
+    *KEYS,
     _PRESET,
     _COMPUTE_BINS,
     _CACHE_BINS,
-    *(_SECONDARY + name for name in _TARGET_KEYS),
+    *(_SECONDARY + name for name in TARGET_KEYS),
 )
-_DEFAULTS: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, Any] = {
     "Fn_compute_blocks": 1,
     "Bn_compute_blocks": 0,
     "max_warmup_steps": 4,
@@ -113,7 +113,7 @@ def _merge(config: AccelerationConfig, settings: list[Setting]) -> None:
         _BASE: written.model_fields_set,
         _SECOND: written.model_fields_set | of_second.model_fields_set,
     }
-    base: dict[str, Any] = {} if config.cache else dict(_DEFAULTS)
+    base: dict[str, Any] = {} if config.cache else dict(DEFAULTS)
     second: dict[str, Any] = {}
     variables: dict[Path, str] = {}
     for setting in settings:
@@ -170,8 +170,8 @@ class _Reader:
         if not self.enabled:
             self._note_disabled()
             return []
-        settings = self._settings(_BASE, "", _KEYS)
-        settings += self._settings(_SECOND, _SECONDARY, _TARGET_KEYS)
+        settings = self._settings(_BASE, "", KEYS)
+        settings += self._settings(_SECOND, _SECONDARY, TARGET_KEYS)
         return settings + self._mask()
 
     def _get(self, name: str) -> str | None:
@@ -180,14 +180,14 @@ class _Reader:
     def _check_names(self) -> None:
         for variable in self.variables:
             name = variable.removeprefix(PREFIX)
-            if name in _KNOWN:
+            if name in KNOWN:
                 continue
-            close = closest(name, _KNOWN)
-            hint = f"did you mean {PREFIX}{close}?" if close else f"known: {', '.join(_KNOWN)}"
+            close = closest(name, KNOWN)
+            hint = f"did you mean {PREFIX}{close}?" if close else f"known: {', '.join(KNOWN)}"
             self._report(Severity.ERROR, "unknown-variable", name, "is no known variable", hint)
 
     def _note_disabled(self) -> None:
-        names = [PREFIX + name for name in _KNOWN if name != _ENABLED and self._get(name)]
+        names = [PREFIX + name for name in KNOWN if name != _ENABLED and self._get(name)]
         if names:
             self._report(
                 Severity.HINT,

@@ -15,6 +15,7 @@ from ditplan.v1 import monitor_pb2
 from prometheus_client import CollectorRegistry, Metric
 
 from executor.agent.metrics import Metrics as ExecutorMetrics
+from planner.errors import ErrorReason
 from planner.telemetry.metrics import Metrics as PlannerMetrics
 from tests.planner.service.prometheus import series
 
@@ -178,3 +179,10 @@ def test_the_manual_lists_every_event_that_is_logged() -> None:
     listed = set(re.findall(r"`([a-z_]+)`", MANUAL))
     unlisted = {e for e in logged if not any(name.startswith(e) for name in listed)}
     assert unlisted == set()
+
+
+@pytest.mark.parametrize("reason", ErrorReason)
+def test_the_manual_says_what_every_reason_looks_like(reason: ErrorReason) -> None:
+    head, failures = MANUAL.split("## Failures and what they look like\n")
+    assert "## Upgrade\n" in head
+    assert f"`{reason.value}`" in failures.split("\n## ")[0]

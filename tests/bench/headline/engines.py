@@ -23,7 +23,7 @@ from executor.engine.run import RunSpec, run
 from executor.placement.device import DeviceChoice
 from executor.placement.load import load
 from planner.codec import program_to_proto
-from tests.bench.quality.settings import MODEL, SIZE, Engine, Setting, compiled
+from tests.bench.headline.settings import MODEL, SIZE, Engine, Setting, compiled
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -67,11 +67,11 @@ def _with_diffusers(setting: Setting, prompt: str, seed: int) -> Drawing:
             height=SIZE,
             width=SIZE,
             max_sequence_length=pipeline.tokenizer_2.model_max_length,
-            num_inference_steps=setting.steps,
+            num_inference_steps=setting.num_inference_steps,
             generator=torch.Generator("cpu").manual_seed(seed),
         )
     )
-    return Drawing(_pixels(output.images[0]), *seconds, (True,) * setting.steps)
+    return Drawing(_pixels(output.images[0]), *seconds, (True,) * setting.num_inference_steps)
 
 
 def _with_ditplan(setting: Setting, prompt: str, seed: int) -> Drawing:
@@ -96,7 +96,9 @@ def _with_cache_dit(setting: Setting, prompt: str, seed: int) -> Drawing:
     finally:
         cache_dit.disable_cache(pipeline)
     (cached,) = {tuple(each.cached_steps) for each in stats}
-    return replace(drawing, computed=tuple(i not in cached for i in range(setting.steps)))
+    return replace(
+        drawing, computed=tuple(i not in cached for i in range(setting.num_inference_steps))
+    )
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float, float]:

@@ -8,8 +8,8 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 
-from tests.bench.quality.engines import Drawing, draw, prepare
-from tests.bench.quality.settings import Engine, Row
+from tests.bench.headline.engines import Drawing, draw, prepare
+from tests.bench.headline.settings import Engine, Row
 
 AT_ONCE = 2
 """Processes that draw at the same time, always as many, so that all rows are held up alike."""

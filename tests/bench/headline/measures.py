@@ -10,7 +10,7 @@ from skimage.metrics import structural_similarity
 from training.captions import scene_of
 from training.score import judge
 
-from tests.bench.quality.engines import Pixels
+from tests.bench.headline.engines import Pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,45 @@
+"""Quality against speed on the demo model: ditplan, cache-dit, and simply fewer steps."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.bench.report import Findings
+
+DEMO = Path(__file__).parents[3] / "deploy" / "demo"
+
+# The demo's `training` knows its prompts and judges its pictures; it is run from its own folder.
+if str(DEMO) not in sys.path:
+    sys.path.append(str(DEMO))
+
+PROMPTS = 40
+
+
+def measure(*, look: bool) -> Findings:
+    """Draws the prompts with every setting and engine."""
+    from rich.console import Console
+    from rich.progress import track
+    from training.scenes import evaluation_prompts
+
+    from tests.bench.headline.findings import findings
+    from tests.bench.headline.rows import agreement, result
+    from tests.bench.headline.schedule import draw_all, processes
+    from tests.bench.headline.settings import WHOLE, Engine, Row, settings
+
+    peer = find_spec("cache_dit") is not None
+    found = [setting for of in WHOLE for setting in settings(of)]
+    rows = [
+        Row(engine, setting)
+        for setting in found
+        for engine in setting.engines
+        if peer or engine is not Engine.CACHE_DIT
+    ]
+    prompts = evaluation_prompts(2 if look else PROMPTS)
+    with processes({row.engine for row in rows}) as started:
+        drawings = draw_all(started, rows, prompts)
+        told = Console(stderr=True)
+        drawn = list(track(drawings, f"{len(rows)} rows", len(prompts), console=told))
+    results = {row: result(row, drawn, prompts) for row in rows}
+    return findings(results, agreement(drawn, found), len(prompts))
