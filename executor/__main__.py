@@ -39,7 +39,7 @@ def main(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     # Only now, so that --help and misuse answer at once.
-    from executor.agent.logs import configure
+    from executor.agent.telemetry.logs import configure
 
     configure(level=log_level)
     seat = settings.seat
@@ -57,7 +57,7 @@ def _lead(settings: Settings, listen: str, metrics_listen: str, drain_seconds: f
 
     from executor.agent.server import CannotListenError, ExecutorServer
     from executor.agent.shutdown import Shutdown
-    from executor.agent.telemetry import Telemetry
+    from executor.agent.telemetry.telemetry import Telemetry
 
     try:
         telemetry = Telemetry(settings, metrics_listen)

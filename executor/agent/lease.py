@@ -12,9 +12,9 @@ from ditplan.v1.generation_pb2 import StepOutcome
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.backoff import Backoff
-from executor.agent.facts import Facts, PlannerSeen
 from executor.agent.outbox import Outbox
 from executor.agent.status import TRANSIENT, Status
+from executor.agent.telemetry.facts import Facts, PlannerSeen
 
 FIRST_RETRY_SECONDS = 0.05
 MOST_RETRY_SECONDS = 1.0

@@ -21,9 +21,9 @@ from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from executor.agent.dialer import Dialer
-from executor.agent.facts import Facts
 from executor.agent.runner import Runner
 from executor.agent.shutdown import Shutdown
+from executor.agent.telemetry.facts import Facts
 from executor.codec_placement import executor_to_proto
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.placement import UNSHARED, Placement

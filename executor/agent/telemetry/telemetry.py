@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Self
 from ditplan.common.metrics_port import MetricsPort
 from ditplan.common.tracing import NoTracesError, tracing
 
-from executor.agent.facts import Facts
 from executor.agent.settings import Settings
+from executor.agent.telemetry.facts import Facts
 
 if TYPE_CHECKING:
-    from executor.agent.traces import Traces
+    from executor.agent.telemetry.traces import Traces
 
 
 class Telemetry:
@@ -29,7 +29,7 @@ class Telemetry:
         self._traces: Traces | None = None
         log = settings.log()
         if metrics_listen:
-            from executor.agent.metrics import Metrics
+            from executor.agent.telemetry.metrics import Metrics
 
             metrics = Metrics(settings.seat.local_rank)
             self.facts.listen(metrics.hear)
@@ -41,7 +41,7 @@ class Telemetry:
             log.warning("traces_missing", reason=str(error))
             return
         if asked is not None:
-            from executor.agent.traces import Traces
+            from executor.agent.telemetry.traces import Traces
 
             self._traces = Traces(asked, settings.name)
             self.facts.listen(self._traces.hear)
