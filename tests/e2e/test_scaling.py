@@ -29,7 +29,6 @@ TARGET = 60
 CONTRACT = ("-import-path", str(ROOT / "proto"), "-proto", "ditplan/keda/externalscaler.proto")
 METRIC = "queued-predicted-seconds"
 SUCCEEDED = generation_pb2.GENERATION_STATE_SUCCEEDED
-RUNNING = generation_pb2.GENERATION_STATE_RUNNING
 
 Start = Callable[..., Service]
 

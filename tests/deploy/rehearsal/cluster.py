@@ -20,12 +20,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from tests.deploy.rehearsal import launch
-from tests.deploy.rehearsal.containers import Container, Mount, Probe
+from tests.deploy.rehearsal.containers import Container, Mount
 from tests.deploy.rehearsal.credentials import names_of
+from tests.deploy.rehearsal.pods import Ending, Pod
 from tests.deploy.rendering import Object, Pods, command_of, selects
 
 REPOSITORY = Path(__file__).parents[3]
@@ -40,55 +38,6 @@ IMAGE_ENVIRONMENT = {
     # Two cores for all pods.
     "OMP_NUM_THREADS": "1",
 }
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a pod went."""
-
-    seconds: float
-    killed: bool
-    status: int
-
-
-@dataclass
-class Pod:
-    """A running pod; ``log`` is what it has printed."""
-
-    name: str
-    address: str
-    template: Pods
-    process: subprocess.Popen[bytes]
-    log_file: Path
-    is_ready: bool = False
-    is_ending: bool = False
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
-
-    @property
-    def container(self) -> Container:
-        return Container(self.template, self.template.container)
-
-    @property
-    def is_running(self) -> bool:
-        return self.process.poll() is None
-
-    def main_process(self) -> int:
-        """The container's first process, seen from outside."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(children.read_text().split()[0])
-
-    def answers(self, probe: Probe) -> bool:
-        with grpc.insecure_channel(f"{self.address}:{probe.port}") as channel:
-            try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(
-                    health_pb2.HealthCheckRequest(service=probe.service), timeout=probe.timeout
-                )
-            except grpc.RpcError:
-                return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @dataclass

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploy.rehearsal import credentials
-from tests.deploy.rehearsal.cluster import IMAGE_ENVIRONMENT, REPOSITORY, Cluster, Pod
+from tests.deploy.rehearsal.cluster import IMAGE_ENVIRONMENT, REPOSITORY, Cluster
+from tests.deploy.rehearsal.pods import Pod
 from tests.deploy.rendering import RENDERINGS, of_kind, pods_of, render
 
 _MODEL = REPOSITORY / "deploy" / "demo" / "model"
