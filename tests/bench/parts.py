@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from multiprocessing import get_context
 
+from executor.placement.quiet import silence_libraries
 from tests.bench.machine import machine, versions
 from tests.bench.report import Findings, Part
 
@@ -41,6 +42,8 @@ def measured(name: str, *, look: bool) -> Part:
 
 
 def _measure(name: str, look: bool) -> Part:
+    # Before any part imports them.
+    silence_libraries()
     began = time.monotonic()
     findings: Findings = import_module(f"tests.bench.{name}").measure(look=look)
     date = datetime.now(UTC).strftime("%Y-%m-%d")

@@ -8,17 +8,17 @@ import torch
 
 from tests.bench.engine.lanes import WARM_UP, Lane
 from tests.bench.engine.models import Subject
+from tests.bench.report import Cell, Figure, Table
 from tests.executor.engine.counting import Counting, counted
 
 
 @torch.no_grad()
-def counts(subject: Subject, lanes: Sequence[Lane], plain: Mapping[str, Lane]) -> None:
-    """One line a lane; ``plain``: by name, what they are compared with."""
+def counts(subject: Subject, lanes: Sequence[Lane], plain: Mapping[str, Lane]) -> Table:
+    """A row a lane; ``plain``: by name, what they are compared with."""
     inputs = subject.inputs()
-    hidden = 4 * subject.batch * subject.transformer.inner_dim
-    both = hidden * (subject.image_tokens + subject.text_tokens)
-    print(f"  per op, in units of both streams ({both} bytes):")
-    print(f"  {'':34} {'host reads':>10} {'allocates':>10} {'column holds':>13}")
+    streams = subject.transformer.inner_dim * next(subject.transformer.parameters()).element_size()
+    both = streams * subject.batch * (subject.image_tokens + subject.text_tokens)
+    rows: list[tuple[Cell, ...]] = []
     for lane in lanes:
         blocks = plain[lane.against]
         while blocks.against != blocks.name and not blocks.name.startswith("plain"):
@@ -31,4 +31,11 @@ def counts(subject: Subject, lanes: Sequence[Lane], plain: Mapping[str, Lane]) -
             with lane.around():
                 reads, allocated, _ = counted(lambda lane=lane, a=arguments: lane.call(a))
         own = allocated - counted(lambda b=blocks, a=arguments: b.call(a))[1]
-        print(f"  {lane.name:34} {reads:10} {own / both:10.2f} {column.held_bytes / both:13.2f}")
+        held = column.held_bytes
+        rows.append((lane.name, str(reads), Figure(own / both), Figure(held / both)))
+    return Table(
+        f"{subject.title}: what an op asks for beyond its blocks",
+        ("", "values the host reads", "memory it allocates", "memory its column holds"),
+        tuple(rows),
+        f"Memory in units of both streams, {both} bytes.",
+    )

@@ -112,15 +112,15 @@ def _pass_on(transformer: Any) -> Any:
 
 
 @torch.no_grad()
-def large() -> Any:
-    """A transformer of FLUX.1-dev's size on the GPU, in bfloat16, whose weights are noise.
+def noise(device: torch.device, dtype: torch.dtype, **config: Any) -> Any:
+    """A FLUX transformer on a device, whose weights are noise; without more, of FLUX.1-dev's size.
 
     What a step takes does not depend on the weights; what it draws shows nothing.
     """
     with torch.device("meta"):
-        transformer = FluxTransformer2DModel(guidance_embeds=True).eval()
-    transformer.to(torch.bfloat16).to_empty(device="cuda")
-    generator = torch.Generator("cuda").manual_seed(0)
+        transformer = FluxTransformer2DModel(guidance_embeds=True, **config).eval()
+    transformer.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
     for parameter in transformer.parameters():
         # Of a variance that keeps that of what passes through.
         spread = 0.02 if parameter.dim() < 2 else parameter.shape[-1] ** -0.5
@@ -128,11 +128,12 @@ def large() -> Any:
     return transformer
 
 
-def subjects() -> Iterator[Subject]:
+def subjects(*, look: bool) -> Iterator[Subject]:
     """The demo model, 20 blocks of about a millisecond, 20 blocks that do almost nothing."""
+    few, many = (4, 10) if look else (40, 80)
     demo = load(DEMO).pipeline.transformer
-    yield Subject("demo model", demo, 1, 64, 16, rounds=60, turn=2)
+    yield Subject("the demo model", demo, 1, 64, 16, rounds=few, turn=2)
     wide = flux.build(**_BLOCKS).transformer
-    yield Subject("tiny FLUX", wide, 4, 16, 8, rounds=60, turn=2)
+    yield Subject("a tiny FLUX", wide, 4, 16, 8, rounds=few, turn=2)
     empty = _pass_on(flux.build(**_BLOCKS).transformer)
-    yield Subject("near-empty blocks", empty, 1, 16, 8, rounds=100, turn=10, passes_on=True)
+    yield Subject("near-empty blocks", empty, 1, 16, 8, rounds=many, turn=10, passes_on=True)

@@ -1,4 +1,4 @@
-"""Runs lanes in turns and says how they compare."""
+"""Runs lanes in turns and tells how they compare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from itertools import islice
 import torch
 
 from tests.bench.engine.lanes import WARM_UP, Lane
-from tests.bench.engine.models import Inputs, Subject
+from tests.bench.engine.models import LISTS, Inputs, Subject
+from tests.bench.report import Cell, Figure, Table
 
 Times = dict[str, list[float]]
 
@@ -56,31 +57,44 @@ def now(device: torch.device) -> int:
     return time.perf_counter_ns()
 
 
-def quartiles(values: Sequence[float], form: str) -> str:
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+def ratios(times: Times, lane: str, to: str) -> list[float]:
+    """Of two lanes, in every round."""
+    return [a / b for a, b in zip(times[lane], times[to], strict=True)]
 
 
-def table(lanes: Sequence[Lane], times: Times) -> None:
-    """The time, and ratio and difference to the lane compared with: medians with quartiles."""
-    print(f"  {'':46} {'ms':>8}  {'ratio':26} {'us more':26}  than")
+def more(times: Times, lane: str, than: str) -> list[float]:
+    """Microseconds more, in every round."""
+    return [a - b for a, b in zip(times[lane], times[than], strict=True)]
+
+
+def steps(subject: Subject, lanes: Sequence[Lane], times: Times) -> Table:
+    """The time of every lane, and how it compares with another."""
+    rows: list[tuple[Cell, ...]] = []
     for lane in lanes:
-        mine, other = times[lane.name], times[lane.against]
-        line = f"  {lane.name:46} {statistics.median(mine) / 1e3:8.3f}"
-        if lane.name != lane.against:
-            pairs = list(zip(mine, other, strict=True))
-            ratio = quartiles([a / b for a, b in pairs], ".4f")
-            more = quartiles([a - b for a, b in pairs], ".0f")
-            line += f"  {ratio:26} {more:26}  {lane.against}"
-        print(line)
+        row: tuple[Cell, ...] = lane.name, Figure(statistics.median(times[lane.name]) / 1e3, ".3f")
+        if lane.name == lane.against:
+            row = *row, "", "", ""
+        else:
+            ratio = Figure.of(ratios(times, lane.name, lane.against), ".4f")
+            row = *row, ratio, Figure.of(more(times, lane.name, lane.against), ".0f"), lane.against
+        rows.append(row)
+    blocks = sum(len(getattr(subject.transformer, name)) for name in LISTS)
+    tokens = f"{subject.image_tokens} + {subject.text_tokens} tokens"
+    return Table(
+        f"A step of {subject.title}: {blocks} blocks, batch {subject.batch}, {tokens}, "
+        f"{subject.rounds} rounds",
+        ("", "ms", "ratio", "us more", "than"),
+        tuple(rows),
+    )
 
 
-def shares(lanes: Sequence[Lane], times: Times) -> None:
+def shares(subject: Subject, lanes: Sequence[Lane], times: Times) -> Table:
     """Cached steps in terms of the first block's own time, the rest of the forward left out."""
     first, none = times["plain, first block alone"], times["plain, no blocks"]
+    rows = []
     for lane in lanes:
         if lane.against == "plain, first block alone":
-            found = [
-                (a - c) / (b - c) for a, b, c in zip(times[lane.name], first, none, strict=True)
-            ]
-            print(f"  {lane.name}: {quartiles(found, '.3f')} of the first block's own time")
+            own = zip(times[lane.name], first, none, strict=True)
+            rows.append((lane.name, Figure.of([(a - c) / (b - c) for a, b, c in own], ".3f")))
+    title = f"Cached steps of {subject.title}, without what stands outside the blocks"
+    return Table(title, ("", "of the first block's own time"), tuple(rows))

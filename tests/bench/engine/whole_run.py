@@ -7,7 +7,8 @@ import json
 import random
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from planner.compile.request import Request
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_directory
 from tests.bench.engine.models import DEMO, copy_of, cut
-from tests.bench.engine.rounds import now, quartiles
+from tests.bench.engine.rounds import now
+from tests.bench.report import Cell, Claim, Figure, Table
 
 STEPS = 28
 _CONFIG = Path("deploy/examples/cache.yaml")
@@ -51,15 +53,28 @@ def configs(threshold: float | None = None) -> Iterator[tuple[str, str]]:
         yield f"SCM {preset}, static", json.dumps(document)
 
 
+Bound = Callable[[int], float]
+"""The speed-up that a plan's operations promise where so many steps are computed."""
+
+
 @dataclass(slots=True)
 class Run:
     """One way to denoise: seconds of every round, and the steps that were computed."""
 
     name: str
     denoise: Callable[[], int]
-    seconds: list[float]
+    seconds: list[float] = field(default_factory=list)
     computed: int = STEPS
-    bound: Callable[[int], float] | None = None
+    bound: Bound | None = None
+
+    def speed_up(self, plain: Run) -> list[float]:
+        return [a / b for a, b in zip(plain.seconds, self.seconds, strict=True)]
+
+    def of_bound(self, plain: Run) -> Figure:
+        """The share of what the plan promises that came true."""
+        assert self.bound is not None
+        bound = self.bound(self.computed)
+        return Figure.of([each / bound for each in self.speed_up(plain)], ".3f")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +95,32 @@ class Setting:
     threshold: float | None = None
 
 
-def demo(batch: int) -> Setting:
+@dataclass(frozen=True, slots=True)
+class WholeRuns:
+    """``of_bound``: by run, the share of its plan's bound."""
+
+    setting: Setting
+    table: Table
+    of_bound: dict[str, Figure]
+
+    def claim(self, what: str, peer: str) -> Claim:
+        """Of the example's config: ours, and the peer's where it is there."""
+        own, *theirs = (found for name, found in self.of_bound.items() if _CONFIG.name in name)
+        return Claim(what, own, *((theirs[0], peer) if theirs else ()))
+
+
+def demo(batch: int, *, rounds: int) -> Setting:
     """The demo model."""
     pipeline = load(DEMO).pipeline
     prompt, pooled, _ = pipeline.encode_prompt(
         _PROMPT, _PROMPT, max_sequence_length=pipeline.tokenizer_2.model_max_length
     )
     facts = from_directory(Path(DEMO))
-    return Setting("the demo model", pipeline, facts, prompt, pooled, 64, batch, rounds=7)
+    return Setting("the demo model", pipeline, facts, prompt, pooled, 64, batch, rounds)
 
 
 @torch.no_grad()
-def whole_runs(setting: Setting, *, with_peer: bool) -> None:
+def whole_runs(setting: Setting, *, with_peer: bool) -> WholeRuns:
     pipeline = setting.pipeline
 
     def denoise(pipeline: Any, on_step: Callable[[], object] = lambda: None) -> None:
@@ -113,15 +142,17 @@ def whole_runs(setting: Setting, *, with_peer: bool) -> None:
 
     first = _with_transformer(pipeline, cut(pipeline.transformer, 1))
     runs = [
-        Run("plain diffusers", lambda: plain(pipeline), []),
-        Run("first block alone", lambda: plain(first), []),
+        Run("plain diffusers", lambda: plain(pipeline)),
+        Run("first block alone", lambda: plain(first)),
     ]
     for name, text in configs(setting.threshold):
-        runs.append(_planned(name, text, setting, denoise))
+        planned = _planned(name, text, setting, denoise)
+        runs.append(planned)
         if with_peer and not name.startswith("SCM"):
-            runs.append(_peer(name, text, pipeline, denoise))
+            runs.append(_peer(name, text, pipeline, denoise, planned.bound))
     _in_turns(setting, runs)
-    _report(setting, runs)
+    of_bound = {run.name: run.of_bound(runs[0]) for run in runs[2:]}
+    return WholeRuns(setting, _table(setting, runs), of_bound)
 
 
 def _planned(name: str, text: str, setting: Setting, denoise: Callable[..., None]) -> Run:
@@ -140,7 +171,7 @@ def _planned(name: str, text: str, setting: Setting, denoise: Callable[..., None
             denoise(pipeline, lambda: outcomes.append(execution.end_step()[0]))
         return sum(outcome.kind is OpKind.FULL for outcome in outcomes)
 
-    return Run(name, run, [], bound=lambda n, cost=compiled.estimate.cost: _bound(cost, n))
+    return Run(name, run, bound=partial(_bound, compiled.estimate.cost))
 
 
 def _bound(cost: Cost, computed: int) -> float:
@@ -150,7 +181,9 @@ def _bound(cost: Cost, computed: int) -> float:
     return cost.full_flops / (cost.full_flops - saved)
 
 
-def _peer(name: str, text: str, pipeline: Any, denoise: Callable[..., None]) -> Run:
+def _peer(
+    name: str, text: str, pipeline: Any, denoise: Callable[..., None], bound: Bound | None
+) -> Run:
     from cache_dit import enable_cache, load_configs, summary
 
     document = yaml.safe_load(text)
@@ -162,7 +195,7 @@ def _peer(name: str, text: str, pipeline: Any, denoise: Callable[..., None]) -> 
         denoise(cached)
         return STEPS - len(summary(cached, logging=False)[0].cached_steps)
 
-    return Run(f"cache-dit, {name}", run, [])
+    return Run(f"cache-dit, {name}", run, bound=bound)
 
 
 def _with_transformer(pipeline: Any, transformer: Any) -> Any:
@@ -187,28 +220,22 @@ def _in_turns(setting: Setting, runs: list[Run]) -> None:
     gc.enable()
 
 
-def _report(setting: Setting, runs: list[Run]) -> None:
+def _table(setting: Setting, runs: list[Run]) -> Table:
     plain, first, *others = runs
-    print(
-        f"whole runs of {setting.title}, {STEPS} steps, batch {setting.batch}, "
-        f"{setting.rounds} rounds"
-    )
-    print(
-        f"  plain {statistics.median(plain.seconds):.3f} s, "
-        f"first block alone {statistics.median(first.seconds):.3f} s"
-    )
-    print(
-        f"  {'':34} {'computed':>8}  {'speed-up':22} {'of the plan':>11}  of plain steps' own time"
-    )
+    rows: list[tuple[Cell, ...]] = []
     for run in others:
-        speed_up = [a / b for a, b in zip(plain.seconds, run.seconds, strict=True)]
-        share = f"{statistics.median(speed_up) / run.bound(run.computed):.3f}" if run.bound else ""
         # What the same steps take without an engine: computed ones whole, others the first block.
         ideal = [
             (run.computed * whole + (STEPS - run.computed) * cached) / STEPS
             for whole, cached in zip(plain.seconds, first.seconds, strict=True)
         ]
-        own = quartiles([a / b for a, b in zip(ideal, run.seconds, strict=True)], ".3f")
-        print(
-            f"  {run.name:34} {run.computed:8}  {quartiles(speed_up, '.2f'):22} {share:>11}  {own}"
-        )
+        own = Figure.of([a / b for a, b in zip(ideal, run.seconds, strict=True)], ".3f")
+        speed_up = run.speed_up(plain)
+        rows.append((run.name, str(run.computed), Figure.of(speed_up), run.of_bound(plain), own))
+    return Table(
+        f"A run of {setting.title}: {STEPS} steps, batch {setting.batch}, {setting.rounds} rounds",
+        ("", "computed", "speed-up", "of its plan's bound", "of plain steps' own time"),
+        tuple(rows),
+        f"plain diffusers: {statistics.median(plain.seconds):.3f} s, with the first block alone "
+        f"{statistics.median(first.seconds):.3f} s.",
+    )

@@ -27,11 +27,7 @@ def timed(world: World, topology: Topology, forwards: int) -> tuple[list[float],
     """Seconds of each forward, and what one of them exchanged."""
     sharing = Sharing(world, topology)
     model = _model(topology.tp_size)
-    if topology.tp_size > 1:
-        group = world.mesh(topology).tp
-        if not any(isinstance(module, RowLinear) for module in model.modules()):
-            split_tensors(model, group)
-        reconnect(model, group)
+    share_weights(model, world, topology)
     op = (Op(OpKind.FULL),)
     program = Program((Column("transformer", Branch.COND, LISTS),), (op,) * forwards, topology)
     execution = Execution({"transformer": model}, program, sharing=sharing)
@@ -46,6 +42,15 @@ def timed(world: World, topology: Topology, forwards: int) -> tuple[list[float],
         key: (calls // forwards, nbytes // forwards)
         for key, (calls, nbytes) in sharing.exchanges.items()
     }
+
+
+def share_weights(model: nn.Module, world: World, topology: Topology) -> None:
+    """Leaves a model with this rank's part of its weights, if it is not that already."""
+    if topology.tp_size > 1:
+        group = world.mesh(topology).tp
+        if not any(isinstance(module, RowLinear) for module in model.modules()):
+            split_tensors(model, group)
+        reconnect(model, group)
 
 
 @cache

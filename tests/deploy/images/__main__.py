@@ -1,13 +1,14 @@
 """Builds both images without a Docker engine, looks into them, and draws a picture through them.
 
 Run it with `make images`, as root; it needs buildah and debootstrap. The executor is built for
-CPUs; nothing of it can tell that the CUDA variant works.
+CPUs; nothing of it can tell that the CUDA variant works. ``sizes.json`` has what they take.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from tests.deploy.images.pip_settings import PipSettings, pip_settings
 from tests.deploy.images.sandbox import Sandbox
 
 WORK = REPOSITORY / "out" / "images"
+SIZES = WORK / "sizes.json"
 PLANNER, EXECUTOR = "localhost/ditplan/planner", "localhost/ditplan/executor"
 USER = "10001:10001"
 NOT_IN_A_PLANNER = {"torch", "numpy", "pillow", "diffusers", "transformers", "pip"}
@@ -114,9 +116,10 @@ def _run(base: str | None) -> list[str]:
         engine.opened(EXECUTOR) as executor,
         tempfile.TemporaryDirectory(dir=WORK) as work,
     ):
-        found = []
+        found, sizes = [], {}
         for name, image in ((PLANNER, planner), (EXECUTOR, executor)):
             total = size(image.root)
+            sizes[name.rpartition("/")[2]] = {"bytes": total, "beyond_base": total - of_base}
             print(
                 f"{name:28}  {total / 1e6:5.0f} MB  {(total - of_base) / 1e6:12.0f} MB"
                 f"  {seconds[name]:6.0f} s",
@@ -128,6 +131,7 @@ def _run(base: str | None) -> list[str]:
             else:
                 wrong += _look_into_executor(image)
             found += [f"{name}: {problem}" for problem in wrong]
+        SIZES.write_text(json.dumps(sizes, indent=1) + "\n")
         return found + _compare(planner, executor, Path(work))
 
 
