@@ -15,11 +15,7 @@ from ditplan.common.connection import is_local
 from executor.agent.command_line import address_of, require_address, settings_of
 from executor.agent.options import options
 from executor.agent.settings import Settings
-from executor.runtime.seat import end_with_launcher
-
-# The exit statuses beside 0.
-FAILED = 1
-MISUSE = 2
+from executor.runtime.seat import FAILED, MISUSE, end_with_launcher
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +39,7 @@ def main(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     # Only now, so that --help and misuse answer at once.
-    from executor.agent.logs import configure
+    from executor.agent.telemetry.logs import configure
 
     configure(level=log_level)
     seat = settings.seat
@@ -61,7 +57,7 @@ def _lead(settings: Settings, listen: str, metrics_listen: str, drain_seconds: f
 
     from executor.agent.server import CannotListenError, ExecutorServer
     from executor.agent.shutdown import Shutdown
-    from executor.agent.telemetry import Telemetry
+    from executor.agent.telemetry.telemetry import Telemetry
 
     try:
         telemetry = Telemetry(settings, metrics_listen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 from ditplan.v1 import generation_pb2, plan_pb2
 from google.protobuf.message import Message
@@ -102,14 +103,19 @@ def spec_from_proto(message: generation_pb2.GenerationSpec) -> RunSpec:
         height=message.height,
         width=message.width,
         seed=message.seed,
-        guidance_scale=message.guidance_scale if message.HasField("guidance_scale") else None,
-        negative_prompt=message.negative_prompt if message.HasField("negative_prompt") else None,
-        num_frames=message.num_frames if message.HasField("num_frames") else None,
+        guidance_scale=_given(message, "guidance_scale"),
+        negative_prompt=_given(message, "negative_prompt"),
+        num_frames=_given(message, "num_frames"),
         images=tuple(
             _image_from_proto(image, f"spec.images[{i}]") for i, image in enumerate(message.images)
         ),
-        fps=message.fps if message.HasField("fps") else None,
+        fps=_given(message, "fps"),
     )
+
+
+def _given(message: Message, field: str) -> Any:
+    """None where the optional field is left open."""
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def _image_from_proto(message: generation_pb2.InputImage, path: str) -> Image.Image:
@@ -230,18 +236,10 @@ def _op_from_proto(message: plan_pb2.Op, path: str) -> Op:
 def _rule_from_proto(message: plan_pb2.AdaptiveRule) -> AdaptiveRule:
     return AdaptiveRule(
         residual_diff_threshold=message.residual_diff_threshold,
-        max_cached_steps=(
-            message.max_cached_steps if message.HasField("max_cached_steps") else None
-        ),
-        max_continuous_cached_steps=(
-            message.max_continuous_cached_steps
-            if message.HasField("max_continuous_cached_steps")
-            else None
-        ),
-        max_accumulated_residual_diff_threshold=(
-            message.max_accumulated_residual_diff_threshold
-            if message.HasField("max_accumulated_residual_diff_threshold")
-            else None
+        max_cached_steps=_given(message, "max_cached_steps"),
+        max_continuous_cached_steps=_given(message, "max_continuous_cached_steps"),
+        max_accumulated_residual_diff_threshold=_given(
+            message, "max_accumulated_residual_diff_threshold"
         ),
     )
 

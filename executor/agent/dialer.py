@@ -15,8 +15,8 @@ from ditplan.v1.executor_pb2 import Executor
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.backoff import Backoff
-from executor.agent.facts import Facts, PlannerSeen
 from executor.agent.status import Status
+from executor.agent.telemetry.facts import Facts, PlannerSeen
 
 WAIT_SECONDS = 20.0
 # While it is not known whether the planner is there, so that the answer comes at once.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 from typing import Self
 
 import grpc
@@ -13,9 +12,9 @@ from ditplan.v1.generation_pb2 import StepOutcome
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.backoff import Backoff
-from executor.agent.facts import Facts, PlannerSeen
 from executor.agent.outbox import Outbox
 from executor.agent.status import TRANSIENT, Status
+from executor.agent.telemetry.facts import Facts, PlannerSeen
 
 FIRST_RETRY_SECONDS = 0.05
 MOST_RETRY_SECONDS = 1.0
@@ -57,12 +56,7 @@ class LeasedRun:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Lets go of the lease, whatever has or has not been delivered."""
         with self._changed:
             self._closing = True

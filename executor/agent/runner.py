@@ -15,10 +15,10 @@ from structlog.typing import FilteringBoundLogger
 from executor import codec
 from executor.agent.artifacts import ArtifactFile, encode
 from executor.agent.delivery import Delivery, RejectedArtifactError
-from executor.agent.facts import Facts, RunBegan, RunEnded, StepDone
 from executor.agent.failures import describe, failure
 from executor.agent.lease import LeasedRun
 from executor.agent.shutdown import Shutdown
+from executor.agent.telemetry.facts import Facts, RunBegan, RunEnded, StepDone
 from executor.engine import run as engine
 from executor.engine.program import StepOutcome
 from executor.runtime.failures import RunFailedError

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from structlog.typing import FilteringBoundLogger
 
 from executor.agent.dialer import Dialer
-from executor.agent.facts import Facts, ModelLoaded
 from executor.agent.runner import Runner
 from executor.agent.server import ExecutorServer
 from executor.agent.settings import Settings
 from executor.agent.shutdown import Shutdown
+from executor.agent.telemetry.facts import Facts, ModelLoaded
 from executor.agent.warm_up import warm_up
 from executor.codec_placement import executor_to_proto, layers_to_proto, requirements_from_proto
 from executor.placement.errors import PlacementError

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from executor.runtime.signals import Signals
@@ -41,13 +40,8 @@ class Shutdown:
         self._signals.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._signals.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self._signals.__exit__()
         self._stuck.cancel()
 
     def serving(self, on_drain: Callable[[], None]) -> None:

@@ -88,7 +88,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class SharedBlock:
     """Stands in for one block, or its gate, where ranks share the tokens."""
 
     run: Callable[..., Any]
@@ -126,7 +126,9 @@ class Walk:
             run: Callable[..., Any] = gate if gate.is_needed else block
             if sharing is not None:
                 closes = position == split.count - 1
-                run = Share(run, name, sharing, convention, opens=position == 0, closes=closes)
+                run = SharedBlock(
+                    run, name, sharing, convention, opens=position == 0, closes=closes
+                )
             callables.append(run)
         self._count = len(callables)
         end = start + self._count

@@ -13,10 +13,8 @@ from executor.engine.program import Topology
 from executor.engine.sharing import Exchanges
 from executor.parallel.mesh import MESH_GROUPS, World
 from executor.parallel.sequence import SharedGroup
-from executor.parallel.vae import shared_vae
+from executor.parallel.vae import VAE, shared_vae
 from executor.parallel.wire import Collective, Group
-
-VAE = "vae"
 
 
 class Sharing:

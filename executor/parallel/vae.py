@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from executor.parallel.wire import Group
 
+VAE = "vae"
+"""What pipelines and plans call it."""
+
 SUPPORTED = (
     "AutoencoderKL",
     "AutoencoderKLFlux2",

@@ -8,10 +8,9 @@ from typing import Any
 
 from executor.engine.program import NATIVE
 from executor.parallel.partial import merge_fault
+from executor.parallel.vae import VAE
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import UNSHARED, Placement
-
-VAE = "vae"
 
 
 @dataclass(frozen=True, slots=True)

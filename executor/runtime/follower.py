@@ -17,11 +17,8 @@ from executor.runtime.holding import holding
 from executor.runtime.line import Line, LineEnd
 from executor.runtime.meeting import join, open_store
 from executor.runtime.member import Member
-from executor.runtime.seat import Seat
+from executor.runtime.seat import FAILED, MISUSE, Seat
 from executor.runtime.signals import Signals
-
-FAILED = 1
-MISUSE = 2
 
 
 def follow(

@@ -6,7 +6,6 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Self
 
 from ditplan.runtime.v1 import runtime_pb2
@@ -89,12 +88,7 @@ class Leader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Has every other rank end its process."""
         for line in self._lines.values():
             line.send(Command(leave=runtime_pb2.Leave()).SerializeToString())
@@ -197,12 +191,7 @@ class Leader:
             else:
                 self._answers.take(rank, report)
 
-        return Line(
-            connection,
-            timeout=self._rank_timeout,
-            receive=receive,
-            lost=lost,
-        )
+        return Line(connection, timeout=self._rank_timeout, receive=receive, lost=lost)
 
     def _lose(self, rank: int, why: str) -> None:
         self._log.error("rank_lost", reason=why)

@@ -20,8 +20,8 @@ from executor.engine import run as engine
 from executor.engine.program import Program, StepOutcome
 from executor.parallel.mesh import World, connected
 from executor.parallel.sharing import Sharing
+from executor.parallel.vae import VAE
 from executor.placement.load import LoadedPipeline
-from executor.placement.requirements import VAE
 from executor.runtime.failures import describe
 from executor.runtime.held import Held
 from executor.runtime.holding import holding

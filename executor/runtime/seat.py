@@ -9,6 +9,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# What a process of an executor ends with, beside 0.
+FAILED = 1
+MISUSE = 2
+
 LAUNCHER_RUN = "TORCHELASTIC_RUN_ID"
 PR_SET_PDEATHSIG = 1
 

@@ -14,7 +14,7 @@ import pytest
 from ditplan.v1 import monitor_pb2
 from prometheus_client import CollectorRegistry, Metric
 
-from executor.agent.metrics import Metrics as ExecutorMetrics
+from executor.agent.telemetry.metrics import Metrics as ExecutorMetrics
 from planner.errors import ErrorReason
 from planner.telemetry.metrics import Metrics as PlannerMetrics
 from tests.planner.service.prometheus import series

@@ -9,7 +9,7 @@ from functools import cache
 from ditplan.v1 import monitor_pb2
 from prometheus_client import CollectorRegistry
 
-import executor.agent.metrics
+import executor.agent.telemetry.metrics
 import planner.telemetry.metrics
 from tests.deploy.rendering import ROOT, Object, of_kind
 
@@ -33,7 +33,7 @@ def metrics() -> dict[str, set[str]]:
     status = monitor_pb2.WatchStatusResponse
     registries = (
         planner.telemetry.metrics.Metrics(lambda: status()).registry,
-        executor.agent.metrics.Metrics().registry,
+        executor.agent.telemetry.metrics.Metrics().registry,
     )
     return {series: labels for each in registries for series, labels in _series(each)}
 

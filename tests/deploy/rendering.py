@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ OTHERS = sorted(path.parent for path in Path(__file__).parent.glob("renderings/*
 RENDERINGS = {path.name: path for path in (*OVERLAYS, *OTHERS)}
 
 _GROUP = "leaderworkerset.sigs.k8s.io"
+_REFERENCE = re.compile(r"\$\((\w+)\)")
 
 Object = dict[str, Any]
 
@@ -103,10 +105,7 @@ class Pods:
     @property
     def command(self) -> list[str]:
         """Command and arguments as the kubelet starts them."""
-        found = [*self.container["command"], *self.container["args"]]
-        for name, value in self.variables.items():
-            found = [word.replace(f"$({name})", value) for word in found]
-        return found
+        return command_of(self.container, self.variables)
 
 
 def pods(objects: list[Object]) -> Iterator[Pods]:
@@ -117,6 +116,22 @@ def pods(objects: list[Object]) -> Iterator[Pods]:
             templates = each["spec"]["leaderWorkerTemplate"]
             yield Pods(each, templates["leaderTemplate"], "leader")
             yield Pods(each, templates["workerTemplate"], "worker")
+
+
+def pods_of(objects: list[Object], name: str, group: str = "worker") -> Pods:
+    """Those of one Deployment, StatefulSet or LeaderWorkerSet; ``group``: of the latter."""
+    (found,) = (
+        each
+        for each in pods(objects)
+        if each.owner["metadata"]["name"] == name and each.group in ("", group)
+    )
+    return found
+
+
+def command_of(container: Object, variables: Mapping[str, str]) -> list[str]:
+    """Command and arguments, with $(NAME) replaced as Kubernetes does it."""
+    words = [*container["command"], *container.get("args", ())]
+    return [_REFERENCE.sub(lambda at: variables.get(at[1], at[0]), word) for word in words]
 
 
 def of_kind(objects: list[Object], *kinds: str) -> list[Object]:

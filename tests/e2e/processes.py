@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -75,6 +75,40 @@ class Service:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+
+
+class Fleet:
+    """Services by their names that a module's tests share.
+
+    Each is started again where it was once it is gone and `revive` is called.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._arguments: dict[str, tuple[str, ...]] = {}
+        self._services: dict[str, Service] = {}
+
+    def __getattr__(self, name: str) -> Service:
+        return self._services[name]
+
+    def start(self, name: str, *arguments: str, address: str | None = None) -> Service:
+        service = Service(self.directory, name, *arguments, address=address)
+        self._arguments[name] = arguments
+        self._services[name] = service
+        service.await_ready()
+        return service
+
+    def revive(self) -> None:
+        for name, service in list(self._services.items()):
+            if service.process.poll() is not None:
+                self.start(name, *self._arguments[name], address=service.address)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for service in self._services.values():
+            service.kill()
 
 
 def memory_mib(process: int) -> float:

@@ -37,7 +37,7 @@ def _config(directory: Path, quant_type: str, ranks: int) -> Path:
 
 def test_ranks_draw_what_one_rank_draws(tmp_path: Path) -> None:
     latents = []
-    for ranks in (1, 2, 4):
+    for ranks in (1, 4):
         config = _config(tmp_path, "int8_weight_only", ranks)
         kept, record = tmp_path / f"{ranks}.safetensors", tmp_path / f"{ranks}.json"
         ditplan(
@@ -51,8 +51,8 @@ def test_ranks_draw_what_one_rank_draws(tmp_path: Path) -> None:
         assert document["program"]["topology"]["world_size"] == ranks
         latents.append(load_file(kept)["latents"])
         assert 0 < document["computed_steps"] < STEPS
-    for other in latents[1:]:
-        assert (other - latents[0]).norm() / latents[0].norm() < 1e-4
+    alone, shared = latents
+    assert (shared - alone).norm() / alone.norm() < 1e-4
 
 
 def test_what_a_cpu_cannot_do_is_named(tmp_path: Path) -> None:

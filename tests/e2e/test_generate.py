@@ -11,89 +11,105 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.e2e.conftest import CACHE_YAML
 from tests.e2e.processes import ENVIRONMENT, START_SECONDS, ditplan, eventually
 
 ARGUMENTS = ("--prompt", "a red circle", "--seed", "7", "--steps", "10", "--height", "32")
 
 
-def test_a_record_is_replayed_bit_for_bit(
-    tmp_path: Path, checkpoint: Path, cache_yaml: Path
-) -> None:
-    def files(name: str) -> tuple[Path, Path, Path]:
-        return tuple(tmp_path / f"{name}.{end}" for end in ("png", "safetensors", "json"))  # type: ignore[return-value]
+@dataclass(frozen=True)
+class Drawn:
+    """A command that drew, and the files that it left."""
 
-    first, latents, record = files("first")
-    config = tmp_path / "config.yaml"
-    config.write_text(f"{cache_yaml.read_text()}\nattention_backend: _native_math\n")
-    done = ditplan(
-        *("generate", "--model", checkpoint, "--config", config, *ARGUMENTS),
-        *("--out", first, "--save-latents", latents, "--record", record),
-    )
+    done: subprocess.CompletedProcess[str]
+    picture: Path
+    latents: Path
+    record: Path
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.record.read_text())
+        return document
+
+    @property
+    def kinds(self) -> list[str]:
+        return [step["ops"][0]["kind"] for step in self.document["steps"]]
+
+    @property
+    def pixels(self) -> bytes:
+        return Image.open(self.picture).convert("RGB").tobytes()
+
+
+def _draw(directory: Path, picture: str, *arguments: str | Path) -> Drawn:
+    out, latents, record = (directory / name for name in (picture, "l.safetensors", "r.json"))
+    kept = ("--out", out, "--save-latents", latents, "--record", record)
+    return Drawn(ditplan("generate", *arguments, *kept), out, latents, record)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Drawn:
+    directory = tmp_path_factory.mktemp("drawn")
+    config = directory / "config.yaml"
+    config.write_text(f"{CACHE_YAML}\nattention_backend: _native_math\n")
+    return _draw(directory, "x.webp", "--model", checkpoint, "--config", config, *ARGUMENTS)
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> Drawn:
+    return _draw(tmp_path_factory.mktemp("replayed"), "x.png", "--replay", drawn.record)
+
+
+def test_the_command_says_and_records_what_it_did(drawn: Drawn) -> None:
+    done, document, kinds = drawn.done, drawn.document, drawn.kinds
     assert "starting a planner and an executor" in done.stderr
     assert "residual_diff_threshold 0.5" in done.stdout
-    assert Image.open(first).size == (32, 32)
-    document = json.loads(record.read_text())
     assert "attention_backend _native_math" in done.stdout
     assert document["program"]["attention_backend"] == "_native_math"
-    kinds = [step["ops"][0]["kind"] for step in document["steps"]]
     assert kinds[:4] == ["FULL"] * 4
     assert set(kinds) == {"FULL", "CACHED"}
     assert document["plan_id"] in done.stdout
     assert document["computed_steps"] == kinds.count("FULL")
 
-    again, latents_again, record_again = files("again")
-    ditplan(
-        *("generate", "--replay", record),
-        *("--out", again, "--save-latents", latents_again, "--record", record_again),
-    )
-    stored, replayed = load_file(latents), load_file(latents_again)
-    assert list(stored) == ["latents"]
-    assert stored["latents"].dtype is torch.float32
-    assert torch.equal(stored["latents"], replayed["latents"])
-    assert first.read_bytes() == again.read_bytes()
-    replayed_kinds = [s["ops"][0]["kind"] for s in json.loads(record_again.read_text())["steps"]]
-    assert replayed_kinds == kinds
+
+def test_a_record_is_replayed_bit_for_bit(drawn: Drawn, replayed: Drawn) -> None:
+    first, again = load_file(drawn.latents), load_file(replayed.latents)
+    assert list(first) == ["latents"]
+    assert first["latents"].dtype is torch.float32
+    assert torch.equal(first["latents"], again["latents"])
+    assert replayed.kinds == drawn.kinds
 
 
-def test_a_picture_is_kept_as_webp_by_the_name_of_its_file(
-    tmp_path: Path, checkpoint: Path
-) -> None:
-    record = tmp_path / "record.json"
-    webp, png = tmp_path / "a.webp", tmp_path / "b.png"
-    ditplan("generate", "--model", checkpoint, *ARGUMENTS, "--out", webp, "--record", record)
-    done = ditplan("generate", "--replay", record, "--out", png)
-    assert "warning" not in done.stderr
-    kept = Image.open(webp)
-    assert (kept.format, Image.open(png).format) == ("WEBP", "PNG")
-    assert kept.convert("RGB").tobytes() == Image.open(png).convert("RGB").tobytes()
-    [artifact] = json.loads(record.read_text())["artifacts"]
+def test_a_picture_is_kept_as_webp_by_the_name_of_its_file(drawn: Drawn, replayed: Drawn) -> None:
+    assert "warning" not in replayed.done.stderr
+    kept = Image.open(drawn.picture)
+    assert (kept.format, kept.size) == ("WEBP", (32, 32))
+    assert Image.open(replayed.picture).format == "PNG"
+    assert drawn.pixels == replayed.pixels
+    artifact, _ = drawn.document["artifacts"]
     assert (artifact["name"], artifact["media_type"]) == ("image.webp", "image/webp")
-    assert artifact["sha256"] == hashlib.sha256(webp.read_bytes()).hexdigest()
+    assert artifact["sha256"] == hashlib.sha256(drawn.picture.read_bytes()).hexdigest()
 
 
-def test_the_replayed_ops_are_the_ones_in_the_file(tmp_path: Path, checkpoint: Path) -> None:
+def test_the_replayed_ops_are_the_ones_in_the_file(drawn: Drawn, tmp_path: Path) -> None:
+    document = drawn.document
+    wanted = ["FULL"] * 5 + ["CACHED"] + ["FULL"] * 4
+    assert wanted != drawn.kinds
+    for step, kind in zip(document["steps"], wanted, strict=True):
+        step["ops"][0]["kind"] = kind
     record = tmp_path / "record.json"
-    ditplan(
-        *("generate", "--model", checkpoint, *ARGUMENTS, "--out", tmp_path / "a.png"),
-        *("--record", record),
-    )
-    document = json.loads(record.read_text())
-    document["program"]["columns"][0]["fn_compute_blocks"] = 1
-    document["program"]["columns"][0]["calibrator"] = {"cache_type": "CACHE_TYPE_RESIDUAL"}
-    document["steps"][5]["ops"][0]["kind"] = "CACHED"
     record.write_text(json.dumps(document))
-    edited = tmp_path / "edited.json"
-    ditplan("generate", "--replay", record, "--out", tmp_path / "b.png", "--record", edited)
-    kinds = [step["ops"][0]["kind"] for step in json.loads(edited.read_text())["steps"]]
-    assert kinds == ["FULL"] * 5 + ["CACHED"] + ["FULL"] * 4
-    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+    edited = _draw(tmp_path, "x.png", "--replay", record)
+    assert edited.kinds == wanted
+    assert edited.pixels != drawn.pixels
 
 
 def test_what_cannot_run_is_refused_before_anything_starts(

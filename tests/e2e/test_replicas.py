@@ -13,7 +13,7 @@ import grpc
 import pytest
 from ditplan.v1 import generation_pb2, generation_pb2_grpc
 
-from tests.e2e.processes import ENVIRONMENT, Service, ditplan, eventually
+from tests.e2e.processes import ENVIRONMENT, Fleet, Service, ditplan, eventually
 from tests.e2e.test_top import terminal
 
 MODEL = Path(__file__).parents[2] / "deploy" / "demo" / "model"
@@ -26,45 +26,16 @@ RUNNING = generation_pb2.GENERATION_STATE_RUNNING
 Stub = generation_pb2_grpc.GenerationServiceStub
 
 
-class Fleet:
-    """All of them, each started again where it was once it is gone."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._arguments: dict[str, tuple[str, ...]] = {}
-        self._services: dict[str, Service] = {}
-        serve = ("-m", "planner", "serve", "planner")
-        dispatch = self._start("dispatch", *serve, "--data", str(directory / "data"))
-        for name in ("a", "b"):
-            self._start(name, *serve, "--dispatch", dispatch.address)
-        execute = ("-m", "executor", "--name", "one", "--planner", dispatch.address)
-        self._start("executor", *execute, "--model", str(MODEL))
-
-    def __getattr__(self, name: str) -> Service:
-        return self._services[name]
-
-    def revive(self) -> None:
-        for name, service in list(self._services.items()):
-            if service.process.poll() is not None:
-                self._start(name, *self._arguments[name], address=service.address)
-
-    def _start(self, name: str, *arguments: str, address: str | None = None) -> Service:
-        service = Service(self._directory, name, *arguments, address=address)
-        self._arguments[name] = arguments
-        self._services[name] = service
-        service.await_ready()
-        return service
-
-    def close(self) -> None:
-        for service in self._services.values():
-            service.kill()
-
-
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"))
-    yield fleet
-    fleet.close()
+    with Fleet(tmp_path_factory.mktemp("fleet")) as fleet:
+        serve = ("-m", "planner", "serve", "planner")
+        dispatch = fleet.start("dispatch", *serve, "--data", str(fleet.directory / "data"))
+        for name in ("a", "b"):
+            fleet.start(name, *serve, "--dispatch", dispatch.address)
+        execute = ("-m", "executor", "--name", "one", "--planner", dispatch.address)
+        fleet.start("executor", *execute, "--model", str(MODEL))
+        yield fleet
 
 
 @pytest.fixture

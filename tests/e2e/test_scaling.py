@@ -29,7 +29,6 @@ TARGET = 60
 CONTRACT = ("-import-path", str(ROOT / "proto"), "-proto", "ditplan/keda/externalscaler.proto")
 METRIC = "queued-predicted-seconds"
 SUCCEEDED = generation_pb2.GENERATION_STATE_SUCCEEDED
-RUNNING = generation_pb2.GENERATION_STATE_RUNNING
 
 Start = Callable[..., Service]
 
@@ -187,10 +186,20 @@ def test_work_without_any_executor_asks_for_the_first(
     generations: GenerationServiceStub,
     start_executor: Start,
     checkpoint: Path,
+    tmp_path: Path,
 ) -> None:
-    # The planner knows the model from the executor that was scaled away.
-    executor = start_executor(planner)
-    eventually(lambda: "executor_connected" in planner.log)
+    command = ("generate", "--planner", planner.address, "--model", checkpoint, "--queue")
+    options = ("--prompt", "a red circle", "--steps", "2", "--height", "32", "--width", "32")
+    out = tmp_path / "picture.png"
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(ditplan, *command, *options, "--out", out)
+        eventually(lambda: "generation_queued" in planner.log)
+        executor = start_executor(planner)
+        run.result(60)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+    # The planner knows the model from the executor that is scaled away, too.
+    eventually(lambda: not asker.changes[-1][1], 1)
     assert executor.stop() == 0
     name = _create(generations, checkpoint, 8, 1)
     eventually(lambda: asker.changes[-1][1], 1)
@@ -231,17 +240,3 @@ def test_grpcurl_asks_by_the_contract_alone(planner: Scaled) -> None:
     refused = ask("GetMetricSpec", {"scalerMetadata": {"targetSeconds": "soon"}})
     assert "InvalidArgument" in refused.stderr
     assert "'soon' is no whole number of seconds from 1 to 86400" in refused.stderr
-
-
-def test_the_command_waits_for_the_first_executor(
-    planner: Scaled, start_executor: Start, checkpoint: Path, tmp_path: Path
-) -> None:
-    command = ("generate", "--planner", planner.address, "--model", checkpoint, "--queue")
-    options = ("--prompt", "a red circle", "--steps", "2", "--height", "32", "--width", "32")
-    out = tmp_path / "picture.png"
-    with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(ditplan, *command, *options, "--out", out)
-        eventually(lambda: "generation_queued" in planner.log)
-        start_executor(planner, name="first")
-        run.result(60)
-    assert out.read_bytes().startswith(b"\x89PNG")

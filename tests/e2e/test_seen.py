@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from ditplan.v1 import generation_pb2, generation_pb2_grpc
 
 from tests.e2e import processes
-from tests.e2e.processes import Service, eventually, free_address
+from tests.e2e.conftest import CACHE_YAML
+from tests.e2e.processes import Fleet, Service, eventually, free_address
 from tests.planner.service.prometheus import faults, scrape, value
 
 PROMPT = "a red circle on a secret hill"
@@ -64,42 +66,6 @@ def _generate(planner: Service, checkpoint: Path, config: str = "") -> generatio
     return finished
 
 
-def test_both_services_count_a_run(
-    tmp_path: Path,
-    services: list[Service],
-    checkpoint: Path,
-    start_executor: Start,
-    cache_yaml: Path,
-) -> None:
-    ports = [free_address(), free_address()]
-    data = ("--data", str(tmp_path / "data"), "--metrics-listen", ports[0])
-    planner = Service(tmp_path, "planner", "-m", "planner", "serve", "planner", *data)
-    services.append(planner)
-    planner.await_ready()
-    executor = start_executor(planner, "--metrics-listen", ports[1])
-    record = _generate(planner, checkpoint, cache_yaml.read_text()).record
-    full = sum(step.ops[0].kind == 1 for step in record.steps)
-    ended = "ditplan_executor_run_seconds_count"
-    # Counted once the planner has answered.
-    eventually(lambda: value(scrape(ports[1]), ended, code="OK") == 1)
-    counted, run = scrape(ports[0]), scrape(ports[1])
-    assert value(counted, "ditplan_planner_step_seconds_count", kind="full") == full
-    assert value(run, "ditplan_executor_step_seconds_count", kind="full") == full
-    assert value(run, "ditplan_executor_step_seconds_count", kind="cached") == 8 - full > 0
-    assert value(run, "ditplan_executor_planner_connected") == 1
-    assert value(run, "ditplan_executor_running") == 0
-    assert value(run, "ditplan_executor_model_load_seconds_count") == 1
-    assert value(run, "ditplan_executor_model_info", dtype="float32", quantization="none") == 1
-    assert (value(run, "process_resident_memory_bytes") or 0) > 1e8
-    assert faults(counted) == []
-    assert faults(run) == []
-
-    planner.kill()
-    connected = "ditplan_executor_planner_connected"
-    eventually(lambda: value(scrape(ports[1]), connected) == 0, 30)
-    assert executor.stop() == 0
-
-
 class Sink:
     """An OTLP collector over gRPC that keeps what it is sent."""
 
@@ -139,32 +105,51 @@ class Sink:
         self._server.stop(0).wait()
 
 
-@pytest.fixture
-def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sink]:
-    sink = Sink()
-    for name, setting in {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{sink.address}",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
-        "OTEL_BSP_SCHEDULE_DELAY": "100",
-    }.items():
-        monkeypatch.setitem(processes.ENVIRONMENT, name, setting)
-    yield sink
+@dataclass(frozen=True)
+class Seen:
+    """A planner and an executor that tell all that they can, and the one run that they did."""
+
+    planner: Service
+    executor: Service
+    planner_metrics: str
+    executor_metrics: str
+    sink: Sink
+    generation: generation_pb2.Generation
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Seen]:
+    sink, ports = Sink(), [free_address(), free_address()]
+    with (
+        Fleet(tmp_path_factory.mktemp("seen")) as fleet,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, setting in {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{sink.address}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        }.items():
+            patch.setitem(processes.ENVIRONMENT, name, setting)
+        serve = ("-m", "planner", "serve", "planner", "--data", str(fleet.directory / "data"))
+        planner = fleet.start("planner", *serve, "--metrics-listen", ports[0])
+        execute = ("-m", "executor", "--name", "worker", "--planner", planner.address)
+        model = ("--model", str(checkpoint), "--metrics-listen", ports[1])
+        executor = fleet.start("executor", *execute, *model)
+        patch.undo()
+        yield Seen(planner, executor, *ports, sink, _generate(planner, checkpoint, CACHE_YAML))
     sink.stop()
 
 
-def test_one_trace_goes_from_the_call_to_the_steps(
-    sink: Sink, start_services: Callable[..., tuple[Service, Service]], checkpoint: Path
-) -> None:
-    planner, _ = start_services()
-    generation = _generate(planner, checkpoint)
+def test_one_trace_goes_from_the_call_to_the_steps(seen: Seen) -> None:
+    find, generation = seen.sink.find, seen.generation
     names = ("ditplan.v1.GenerationService/Generate", "queued", "leased", "run")
-    eventually(lambda: all(sink.find(name) for name in names))
-    call, queued, leased, run = (sink.find(name) for name in names)
+    eventually(lambda: all(find(name) for name in names))
+    call, queued, leased, run = (find(name) for name in names)
     assert {span.trace_id.hex() for span in (call, queued, leased, run)} == {TRACE}
     assert call.parent_span_id.hex() == CALLER
     assert queued.parent_span_id == leased.parent_span_id == call.span_id
     assert run.parent_span_id == leased.span_id
-    services = {span.name: service for service, span in sink.spans}
+    services = {span.name: service for service, span in seen.sink.spans}
     assert services["leased"] == "ditplan-planner"
     assert services["run"] == "ditplan-executor"
     attributes = {each.key: each.value for each in run.attributes}
@@ -188,15 +173,10 @@ def _one(events: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("shown", [False, True])
-def test_logs_tell_one_event_a_fact_and_whose_it_is(
-    start_services: Callable[..., tuple[Service, Service]], checkpoint: Path, shown: bool
-) -> None:
-    planner, executor = start_services(*(["--log-prompts"] if shown else []))
-    generation = _generate(planner, checkpoint)
-    for service in (executor, planner):
-        service.await_ready()
-        assert service.stop() == 0
+def test_logs_tell_one_event_a_fact_and_whose_it_is(seen: Seen) -> None:
+    planner, executor, generation = seen.planner, seen.executor, seen.generation
+    # Logged once the planner has answered.
+    eventually(lambda: "generation_succeeded" in planner.log and "run_finished" in executor.log)
     told, done = _events(planner.log), _events(executor.log)
     bare = generation.name.removeprefix("generations/")
     plan = generation.plan.plan_id
@@ -217,10 +197,42 @@ def test_logs_tell_one_event_a_fact_and_whose_it_is(
         assert event["executor"] == "worker"
     assert all({"event", "level", "timestamp"} <= event.keys() for event in (*told, *done))
     assert "grpc.health" not in planner.log + executor.log
-    if shown:
-        assert queued["prompt"] == _one(done, "run_started")["prompt"] == PROMPT
-    else:
-        assert "secret" not in planner.log + executor.log
+    assert "secret" not in planner.log + executor.log
+
+
+def test_both_services_count_a_run(seen: Seen) -> None:
+    full = sum(step.ops[0].kind == 1 for step in seen.generation.record.steps)
+    ended = "ditplan_executor_run_seconds_count"
+    # Counted once the planner has answered.
+    eventually(lambda: value(scrape(seen.executor_metrics), ended, code="OK") == 1)
+    counted, run = scrape(seen.planner_metrics), scrape(seen.executor_metrics)
+    assert value(counted, "ditplan_planner_step_seconds_count", kind="full") == full
+    assert value(run, "ditplan_executor_step_seconds_count", kind="full") == full
+    assert value(run, "ditplan_executor_step_seconds_count", kind="cached") == 8 - full > 0
+    assert value(run, "ditplan_executor_planner_connected") == 1
+    assert value(run, "ditplan_executor_running") == 0
+    assert value(run, "ditplan_executor_model_load_seconds_count") == 1
+    assert value(run, "ditplan_executor_model_info", dtype="float32", quantization="none") == 1
+    assert (value(run, "process_resident_memory_bytes") or 0) > 1e8
+    assert faults(counted) == []
+    assert faults(run) == []
+
+    seen.planner.kill()
+    connected = "ditplan_executor_planner_connected"
+    eventually(lambda: value(scrape(seen.executor_metrics), connected) == 0, 30)
+    assert seen.executor.stop() == 0
+
+
+def test_prompts_are_logged_where_that_is_asked_for(
+    start_services: Callable[..., tuple[Service, Service]], checkpoint: Path
+) -> None:
+    planner, executor = start_services("--log-prompts")
+    _generate(planner, checkpoint)
+    for service in (executor, planner):
+        service.await_ready()
+        assert service.stop() == 0
+    assert _one(_events(planner.log), "generation_queued")["prompt"] == PROMPT
+    assert _one(_events(executor.log), "run_started")["prompt"] == PROMPT
 
 
 def test_only_what_is_of_the_level_is_logged(

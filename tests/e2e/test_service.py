@@ -19,19 +19,42 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.e2e.conftest import CACHE_YAML
-from tests.e2e.processes import ENVIRONMENT, Service, ditplan, eventually
+from tests.e2e.processes import ENVIRONMENT, Fleet, Service, ditplan, eventually
 
 Start = Callable[..., Service]
 # Several seconds of work, so that something can happen in the middle.
 LONG = 600
+RUNNING = generation_pb2.GENERATION_STATE_RUNNING
 SUCCEEDED = generation_pb2.GENERATION_STATE_SUCCEEDED
 FAILED = generation_pb2.GENERATION_STATE_FAILED
 CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
 
 
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Fleet]:
+    with Fleet(tmp_path_factory.mktemp("fleet")) as fleet:
+        data = ("--data", str(fleet.directory / "data"))
+        planner = fleet.start("planner", "-m", "planner", "serve", "planner", *data)
+        execute = ("-m", "executor", "--name", "one", "--planner", planner.address)
+        fleet.start("executor", *execute, "--model", str(checkpoint))
+        yield fleet
+
+
 @pytest.fixture
-def planner(start_planner: Callable[[], Service]) -> Service:
-    return start_planner()
+def fleet(started: Fleet) -> Fleet:
+    """A planner and its one executor."""
+    started.revive()
+    return started
+
+
+@pytest.fixture
+def planner(fleet: Fleet) -> Service:
+    return fleet.planner
+
+
+@pytest.fixture
+def executor(fleet: Fleet) -> Service:
+    return fleet.executor
 
 
 @pytest.fixture
@@ -96,13 +119,11 @@ def _read(
 
 
 def test_events_tell_the_whole_run(
-    planner: Service,
     stub: generation_pb2_grpc.GenerationServiceStub,
-    start_executor: Start,
+    executor: Service,
     checkpoint: Path,
     cache_yaml: Path,
 ) -> None:
-    executor = start_executor(planner)
     request = generation_pb2.GenerateRequest(spec=_spec(checkpoint, config=CACHE_YAML))
     events = [response.event for response in stub.Generate(request, timeout=60)]
     kinds = [event.WhichOneof("event") for event in events]
@@ -135,30 +156,25 @@ def test_events_tell_the_whole_run(
 
 
 def test_the_command_line_uses_a_running_service(
-    planner: Service, start_executor: Start, checkpoint: Path, cache_yaml: Path, tmp_path: Path
+    planner: Service, start_planner: Start, checkpoint: Path, cache_yaml: Path, tmp_path: Path
 ) -> None:
-    arguments = ("generate", "--planner", planner.address, "--model", checkpoint)
-    arguments += ("--prompt", "x", "--steps", "6", "--seed", "1", "--out", tmp_path / "x.png")
-    refused = ditplan(*arguments, check=False)
+    arguments = ("generate", "--model", checkpoint, "--prompt", "x", "--steps", "6")
+    arguments += ("--seed", "1", "--out", tmp_path / "x.png", "--planner")
+    refused = ditplan(*arguments, start_planner().address, check=False)
     assert refused.returncode == 2
     assert "neither" in refused.stderr or "no connected executor" in refused.stderr
 
-    start_executor(planner)
-    ditplan(*arguments, "--config", cache_yaml)
+    ditplan(*arguments, planner.address, "--config", cache_yaml)
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("cache_config:\n  Fn_compute_blocks: 1\n  Bn_compute_blocks: 60\n")
-    refused = ditplan(*arguments, "--config", wrong, check=False)
+    refused = ditplan(*arguments, planner.address, "--config", wrong, check=False)
     assert refused.returncode == 2
     assert "cache_config.Bn_compute_blocks" in refused.stderr
 
 
 def test_faults_of_a_config_come_as_bad_request(
-    planner: Service,
-    stub: generation_pb2_grpc.GenerationServiceStub,
-    start_executor: Start,
-    checkpoint: Path,
+    stub: generation_pb2_grpc.GenerationServiceStub, checkpoint: Path
 ) -> None:
-    start_executor(planner)
     config = "cache_config:\n  warmup_interval: 0\n  residual_diff_treshold: 1\n"
     with pytest.raises(grpc.RpcError) as raised:
         list(
@@ -181,11 +197,12 @@ def test_faults_of_a_config_come_as_bad_request(
 
 def test_a_killed_executor_is_replaced(
     planner: Service,
+    executor: Service,
     stub: generation_pb2_grpc.GenerationServiceStub,
     start_executor: Start,
     checkpoint: Path,
 ) -> None:
-    executors = {name: start_executor(planner, name=name) for name in ("first", "second")}
+    executors = {"one": executor, "two": start_executor(planner, name="two")}
     undisturbed = _Watched(stub, _spec(checkpoint, LONG, config=CACHE_YAML)).finished()
     run = _Watched(stub, _spec(checkpoint, LONG, config=CACHE_YAML))
     eventually(lambda: run.steps() > 5)
@@ -206,15 +223,11 @@ def test_a_killed_executor_is_replaced(
 
 
 def test_without_another_executor_the_run_fails_and_the_planner_goes_on(
-    planner: Service,
-    stub: generation_pb2_grpc.GenerationServiceStub,
-    start_executor: Start,
-    checkpoint: Path,
+    fleet: Fleet, stub: generation_pb2_grpc.GenerationServiceStub, checkpoint: Path
 ) -> None:
-    executor = start_executor(planner)
     run = _Watched(stub, _spec(checkpoint, LONG))
     eventually(lambda: run.steps() > 5)
-    executor.kill()
+    fleet.executor.kill()
     killed = time.monotonic()
     finished = run.finished(5)
     assert time.monotonic() - killed < 2.0
@@ -222,17 +235,13 @@ def test_without_another_executor_the_run_fails_and_the_planner_goes_on(
     assert finished.failure.code == "UNAVAILABLE"
     assert finished.failure.step >= 5
     assert f"step {finished.failure.step} of {LONG}" in finished.failure.message
-    start_executor(planner)
+    fleet.revive()
     assert _Watched(stub, _spec(checkpoint)).finished().state == SUCCEEDED
 
 
 def test_cancelling_frees_the_executor_at_once(
-    planner: Service,
-    stub: generation_pb2_grpc.GenerationServiceStub,
-    start_executor: Start,
-    checkpoint: Path,
+    stub: generation_pb2_grpc.GenerationServiceStub, checkpoint: Path
 ) -> None:
-    start_executor(planner)
     run = _Watched(stub, _spec(checkpoint, 1000))
     eventually(lambda: run.steps() > 2)
     stub.CancelGeneration(generation_pb2.CancelGenerationRequest(name=run.name), timeout=5)
@@ -247,22 +256,18 @@ def test_cancelling_frees_the_executor_at_once(
 
 
 def test_a_killed_planner_finds_its_runs_again(
-    start_planner: Start, start_executor: Start, checkpoint: Path
+    fleet: Fleet, stub: generation_pb2_grpc.GenerationServiceStub, checkpoint: Path
 ) -> None:
-    first = start_planner()
-    start_executor(first)
-    with grpc.insecure_channel(first.address) as channel:
-        stub = generation_pb2_grpc.GenerationServiceStub(channel)
-        undisturbed = _Watched(stub, _spec(checkpoint, LONG)).finished()
-        picture = _read(stub, undisturbed)
-        name = stub.CreateGeneration(
-            generation_pb2.CreateGenerationRequest(spec=_spec(checkpoint, LONG)), timeout=20
-        ).generation.name
-        request = generation_pb2.GetGenerationRequest(name=name)
-        eventually(lambda: stub.GetGeneration(request, timeout=5).generation.steps_done > 5)
-    first.kill()
-    second = start_planner(address=first.address)
-    with grpc.insecure_channel(second.address) as channel:
+    undisturbed = _Watched(stub, _spec(checkpoint, LONG)).finished()
+    picture = _read(stub, undisturbed)
+    name = stub.CreateGeneration(
+        generation_pb2.CreateGenerationRequest(spec=_spec(checkpoint, LONG)), timeout=20
+    ).generation.name
+    request = generation_pb2.GetGenerationRequest(name=name)
+    eventually(lambda: stub.GetGeneration(request, timeout=5).generation.steps_done > 5)
+    fleet.planner.kill()
+    fleet.revive()
+    with grpc.insecure_channel(fleet.planner.address) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         watch = generation_pb2.WatchGenerationRequest(name=name)
         events = [response.event for response in stub.WatchGeneration(watch, timeout=60)]
@@ -275,18 +280,18 @@ def test_a_killed_planner_finds_its_runs_again(
 
 def test_a_run_sits_through_a_full_disk_of_the_planner(
     planner: Service,
+    executor: Service,
     stub: generation_pb2_grpc.GenerationServiceStub,
-    start_executor: Start,
     checkpoint: Path,
 ) -> None:
-    executor = start_executor(planner)
     picture = _read(stub, _Watched(stub, _spec(checkpoint)).finished())
     run = _Watched(stub, _spec(checkpoint, 200))
     eventually(lambda: run.steps() > 5)
+    ended = executor.log.count('"event": "run_finished"')
     free = resource.prlimit(planner.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(planner.process.pid, resource.RLIMIT_FSIZE, (0, free[1]))
     # Until the executor has nothing left to do but to deliver.
-    eventually(lambda: executor.log.count('"event": "run_finished"') == 2)
+    eventually(lambda: executor.log.count('"event": "run_finished"') == ended + 1)
     time.sleep(1.0)
     with pytest.raises(grpc.RpcError) as refusal:
         stub.CreateGeneration(
@@ -303,35 +308,29 @@ def test_a_run_sits_through_a_full_disk_of_the_planner(
 
 
 def test_a_deadline_ends_the_run_and_frees_its_executor(
-    planner: Service,
-    stub: generation_pb2_grpc.GenerationServiceStub,
-    start_executor: Start,
-    checkpoint: Path,
+    stub: generation_pb2_grpc.GenerationServiceStub, checkpoint: Path
 ) -> None:
-    start_executor(planner)
-    request = generation_pb2.GenerateRequest(spec=_spec(checkpoint, 1000))
+    call = stub.Generate(generation_pb2.GenerateRequest(spec=_spec(checkpoint, 1000)), timeout=2)
+    name = next(call).event.generation
     with pytest.raises(grpc.RpcError) as refusal:
-        list(stub.Generate(request, timeout=2))
+        list(call)
     assert refusal.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    listing = generation_pb2.ListGenerationsRequest(states=[FAILED], page_size=1)
-
-    def failed() -> list[generation_pb2.Generation]:
-        return list(stub.ListGenerations(listing, timeout=5).generations)
-
-    eventually(failed, 5)
-    [ended] = failed()
+    request = generation_pb2.GetGenerationRequest(name=name)
+    eventually(lambda: stub.GetGeneration(request, timeout=5).generation.state == FAILED, 5)
+    ended = stub.GetGeneration(request, timeout=5).generation
     assert ended.failure.code == "DEADLINE_EXCEEDED"
     assert 0 < ended.failure.step < 1000
     assert _Watched(stub, _spec(checkpoint)).finished(20).state == SUCCEEDED
 
 
 def test_the_command_line_sits_through_a_restart_of_the_planner(
-    start_planner: Start, start_executor: Start, checkpoint: Path, tmp_path: Path
+    fleet: Fleet,
+    stub: generation_pb2_grpc.GenerationServiceStub,
+    checkpoint: Path,
+    tmp_path: Path,
 ) -> None:
-    first = start_planner()
-    start_executor(first)
-    command = ["generate", "--planner", first.address, "--model", str(checkpoint), "--prompt", "x"]
-    command += ["--steps", str(LONG), "--out", str(tmp_path / "x.png")]
+    command = ["generate", "--planner", fleet.planner.address, "--model", str(checkpoint)]
+    command += ["--prompt", "x", "--steps", str(LONG), "--out", str(tmp_path / "x.png")]
     process = subprocess.Popen(
         [sys.executable, "-m", "planner", *command],
         env=ENVIRONMENT,
@@ -339,16 +338,12 @@ def test_the_command_line_sits_through_a_restart_of_the_planner(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    with grpc.insecure_channel(first.address) as channel:
-        stub = generation_pb2_grpc.GenerationServiceStub(channel)
-        listing = generation_pb2.ListGenerationsRequest()
-        eventually(
-            lambda: any(
-                g.steps_done > 5 for g in stub.ListGenerations(listing, timeout=5).generations
-            )
-        )
-    first.kill()
-    start_planner(address=first.address)
+    listing = generation_pb2.ListGenerationsRequest(states=[RUNNING])
+    eventually(
+        lambda: any(g.steps_done > 5 for g in stub.ListGenerations(listing, timeout=5).generations)
+    )
+    fleet.planner.kill()
+    fleet.revive()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert (tmp_path / "x.png").is_file()
@@ -356,11 +351,10 @@ def test_the_command_line_sits_through_a_restart_of_the_planner(
 
 def test_sigterm_drains(
     planner: Service,
+    executor: Service,
     stub: generation_pb2_grpc.GenerationServiceStub,
-    start_executor: Start,
     checkpoint: Path,
 ) -> None:
-    executor = start_executor(planner)
     run = _Watched(stub, _spec(checkpoint, 200))
     eventually(lambda: run.steps() > 2)
     executor.process.send_signal(signal.SIGTERM)

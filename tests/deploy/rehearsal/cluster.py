@@ -19,13 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
-
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.deploy.rehearsal import launch
-from tests.deploy.rehearsal.rendered import Container, PodTemplate, Probe, Service, names_of
+from tests.deploy.rehearsal.containers import Container, Mount
+from tests.deploy.rehearsal.credentials import names_of
+from tests.deploy.rehearsal.pods import Ending, Pod
+from tests.deploy.rendering import Object, Pods, command_of, selects
 
 REPOSITORY = Path(__file__).parents[3]
 _NETWORK = "10.77.0"
@@ -41,51 +40,6 @@ IMAGE_ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a pod went."""
-
-    seconds: float
-    killed: bool
-    status: int
-
-
-@dataclass
-class Pod:
-    """A running pod; ``log`` is what it has printed."""
-
-    name: str
-    address: str
-    template: PodTemplate
-    process: subprocess.Popen[bytes]
-    log_file: Path
-    is_ready: bool = False
-    is_ending: bool = False
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
-
-    @property
-    def is_running(self) -> bool:
-        return self.process.poll() is None
-
-    def main_process(self) -> int:
-        """The container's first process, seen from outside."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(children.read_text().split()[0])
-
-    def answers(self, probe: Probe) -> bool:
-        with grpc.insecure_channel(f"{self.address}:{probe.port}") as channel:
-            try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(
-                    health_pb2.HealthCheckRequest(service=probe.service), timeout=probe.timeout
-                )
-            except grpc.RpcError:
-                return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
 @dataclass
 class Cluster:
     """One network of hosts, and the names of services on it.
@@ -95,7 +49,7 @@ class Cluster:
     """
 
     directory: Path
-    services: list[Service]
+    services: list[Object]
     volumes: Mapping[str, Path]
     image_content: Mapping[str, Path]
     pods: list[Pod] = field(default_factory=list)
@@ -117,7 +71,7 @@ class Cluster:
 
     def start(
         self,
-        template: PodTemplate,
+        template: Pods,
         name: str,
         *,
         given: Mapping[str, str] | None = None,
@@ -137,20 +91,20 @@ class Cluster:
         _ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
         for device in ("eth0", "lo"):
             _ip("-n", name, "link", "set", device, "up")
-        known = {"metadata.name": name, "status.podIP": address, "metadata.namespace": "ditplan"}
         log_file = self.directory / f"{name}.log"
 
-        def run(container: Container) -> subprocess.Popen[bytes]:
+        def run(raw: Object) -> subprocess.Popen[bytes]:
+            container = Container(template, raw)
             variables = container.environment(
-                {**IMAGE_ENVIRONMENT, **(given or {})}, known, environment or {}
+                {**IMAGE_ENVIRONMENT, **(given or {})}, environment or {}
             )
-            command = _changed(container.command(variables), arguments or {})
+            command = _changed(command_of(raw, variables), arguments or {})
             return self._run(container, name, command, variables, log_file)
 
-        for container in template.init_containers:
-            done = run(container)
-            assert done.wait(60) == 0, log_file.read_text()
-        pod = Pod(name, address, template, run(template.container), log_file)
+        *before, serving = template.containers
+        for each in before:
+            assert run(each).wait(60) == 0, log_file.read_text()
+        pod = Pod(name, address, template, run(serving), log_file)
         with self._lock:
             self.pods.append(pod)
         self._publish()
@@ -174,8 +128,8 @@ class Cluster:
             "shown": [str(path) for path in IMAGE],
             "mounts": [
                 *(
-                    (str(self._source(pod, m.volume, user, group)), m.path, m.read_only)
-                    for m in container.mounts()
+                    (str(self._source(pod, each, user, group)), each.path, each.read_only)
+                    for each in container.mounts()
                 ),
                 *((str(source), path, True) for path, source in self.image_content.items()),
             ],
@@ -202,8 +156,7 @@ class Cluster:
     def await_ready(self, pod: Pod) -> float:
         """Until its startup and readiness probes answer, within what the startup probe bears."""
         began = time.monotonic()
-        container = pod.template.container
-        probe = container.probe("startup") or container.probe("readiness")
+        probe = pod.container.probe("startup") or pod.container.probe("readiness")
         assert probe is not None
         while not pod.is_ready:
             assert pod.is_running, pod.log
@@ -216,13 +169,14 @@ class Cluster:
         pod.is_ending = True
         self._publish()
         began = time.monotonic()
-        time.sleep(pod.template.container.pre_stop_sleep)
+        time.sleep(pod.container.pre_stop_sleep)
         # It may have ended by itself.
         with suppress(IndexError, OSError):
             os.kill(pod.main_process(), signal.SIGTERM)
         killed = False
         try:
-            status = pod.process.wait(pod.template.grace - (time.monotonic() - began))
+            grace = pod.template.spec["terminationGracePeriodSeconds"]
+            status = pod.process.wait(grace - (time.monotonic() - began))
         except subprocess.TimeoutExpired:
             killed = True
             pod.process.kill()
@@ -243,14 +197,14 @@ class Cluster:
         self._publish()
         _ip("netns", "del", pod.name)
 
-    def _source(self, pod: str, volume: Mapping[str, Any], user: int, group: int) -> Path:
+    def _source(self, pod: str, mount: Mount, user: int, group: int) -> Path:
         """The directory behind a volume."""
         for kind, key in (("persistentVolumeClaim", "claimName"), ("secret", "secretName")):
-            if kind in volume:
-                return self.volumes[volume[kind][key]]
-        assert "emptyDir" in volume or "claimTemplate" in volume, volume
+            if key in mount.volume.get(kind, ()):
+                return self.volumes[mount.volume[kind][key]]
+        assert mount.volume.keys() & {"emptyDir", "persistentVolumeClaim"}, mount
         # What a StatefulSet claims outlives the pod, as this directory does.
-        own = self.directory / f"{pod}.{volume['name']}"
+        own = self.directory / f"{pod}.{mount.name}"
         own.mkdir(exist_ok=True)
         os.chown(own, user, group)
         return own
@@ -260,7 +214,7 @@ class Cluster:
             with self._lock:
                 pods = list(self.pods)
             for pod in pods:
-                probe = pod.template.container.probe("readiness")
+                probe = pod.container.probe("readiness")
                 ready = pod.is_running and (probe is None or pod.answers(probe))
                 if ready != pod.is_ready:
                     pod.is_ready = ready
@@ -272,11 +226,12 @@ class Cluster:
         lines = ["127.0.0.1 localhost"]
         with self._lock:
             for service in self.services:
+                names = " ".join(names_of(service["metadata"]["name"]))
+                is_early = service["spec"].get("publishNotReadyAddresses", False)
                 for pod in self.pods:
-                    selected = service.selector.items() <= pod.template.labels.items()
-                    is_published = service.publishes_unready or pod.is_ready
-                    if selected and is_published and not pod.is_ending:
-                        lines.append(f"{pod.address} {' '.join(names_of(service.name))}")
+                    selected = selects(service["spec"]["selector"], pod.template.labels)
+                    if selected and (is_early or pod.is_ready) and not pod.is_ending:
+                        lines.append(f"{pod.address} {names}")
             for pod in self.pods:
                 lines.append(f"{pod.address} {pod.name}")
             # In place: the node and the containers have the file itself mounted.

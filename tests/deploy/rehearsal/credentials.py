@@ -9,9 +9,13 @@ from pathlib import Path
 
 import trustme
 
-from tests.deploy.rehearsal.rendered import names_of
-
+_DOMAINS = ("", ".ditplan", ".ditplan.svc", ".ditplan.svc.cluster.local")
 _ROLES = {"anna": "client", "ops": "admin", "executors": "executor", "front": "front"}
+
+
+def names_of(service: str) -> list[str]:
+    """What a service can be called by."""
+    return [service + domain for domain in _DOMAINS]
 
 
 def make(directory: Path) -> Mapping[str, Path]:

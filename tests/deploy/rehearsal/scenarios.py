@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploy.rehearsal import credentials
-from tests.deploy.rehearsal.cluster import IMAGE_ENVIRONMENT, REPOSITORY, Cluster, Pod
-from tests.deploy.rehearsal.rendered import Rendering
-from tests.deploy.rendering import RENDERINGS, render
+from tests.deploy.rehearsal.cluster import IMAGE_ENVIRONMENT, REPOSITORY, Cluster
+from tests.deploy.rehearsal.pods import Pod
+from tests.deploy.rendering import RENDERINGS, of_kind, pods_of, render
 
 _MODEL = REPOSITORY / "deploy" / "demo" / "model"
 _PROMPT = "a yellow star at the top right on a blue background"
-_NO_FIELDS = {"metadata.name": "", "status.podIP": "", "metadata.namespace": ""}
 LONG = 400
 """Steps: several seconds of the demo model."""
 
@@ -30,15 +29,15 @@ class Rehearsal:
     """An overlay on this machine: the demo model for the one that it serves, CPUs for its GPUs."""
 
     def __init__(self, overlay: str, directory: Path) -> None:
-        self.rendering = Rendering(render(RENDERINGS[overlay]))
+        self._objects = render(RENDERINGS[overlay])
         self.directory = directory
         secrets = credentials.make(directory / "secrets")
         models = directory / "models"
-        variables = self.rendering.template("executor").container.environment({}, _NO_FIELDS, {})
-        shutil.copytree(_MODEL, models / Path(variables["MODEL"]).relative_to("/models"))
+        model = Path(pods_of(self._objects, "executor").variables["MODEL"])
+        shutil.copytree(_MODEL, models / model.relative_to("/models"))
         self.cluster = Cluster(
             directory,
-            self.rendering.services,
+            of_kind(self._objects, "Service"),
             {**secrets, "models": models},
             {"/checkpoints": models},
         )
@@ -56,7 +55,7 @@ class Rehearsal:
         arguments: Mapping[str, str] | None = None,
     ) -> Pod:
         return self.cluster.start(
-            self.rendering.template(workload, role),
+            pods_of(self._objects, workload, role),
             name,
             given=given,
             environment={"RANKS": str(ranks), "SERVED_NAME": "demo", "OMP_NUM_THREADS": "1"},
@@ -102,7 +101,7 @@ class Rehearsal:
         return _eventually(lambda: next(found(), None))
 
     def _credentials(self, token: str) -> list[str]:
-        if "--insecure" in self.rendering.template("planner").container.command({}):
+        if "--insecure" in pods_of(self._objects, "planner").command:
             return ["--insecure"]
         tls = {"--tls-ca": "ca.crt", "--tls-cert": "tls.crt", "--tls-key": "tls.key"}
         files = [word for key, name in tls.items() for word in (key, str(self._client / name))]

@@ -9,9 +9,9 @@ from typing import Any
 import structlog
 
 from executor.agent.dialer import Dialer
-from executor.agent.facts import Facts
 from executor.agent.runner import Runner
 from executor.agent.shutdown import Shutdown
+from executor.agent.telemetry.facts import Facts
 from executor.codec_placement import executor_to_proto
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import UNSHARED

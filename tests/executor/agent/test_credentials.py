@@ -16,7 +16,7 @@ from ditplan.common.connection import Connection
 from ditplan.v1.executor_pb2 import Executor
 
 from executor.agent.dialer import Dialer
-from executor.agent.facts import Facts
+from executor.agent.telemetry.facts import Facts
 from tests.executor.agent.process import ENVIRONMENT, REPOSITORY, command
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
 from tests.executor.programs import program

@@ -12,7 +12,7 @@ from ditplan.v1.executor_pb2 import Executor
 from structlog.testing import capture_logs
 
 from executor.agent.dialer import Dialer, RefusedByPlannerError
-from executor.agent.facts import Facts
+from executor.agent.telemetry.facts import Facts
 from tests.executor.agent.scripted_planner import Job, ScriptedPlanner
 from tests.executor.programs import program
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from executor.agent import logs
+from executor.agent.telemetry import logs
 
 
 class Terminal(io.StringIO):

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from ditplan.dispatch.v1.dispatch_pb2 import Completion
 
-from executor.agent.facts import ModelLoaded, PlannerSeen, RunBegan, RunEnded, StepDone
-from executor.agent.metrics import Metrics
+from executor.agent.telemetry.facts import ModelLoaded, PlannerSeen, RunBegan, RunEnded, StepDone
+from executor.agent.telemetry.metrics import Metrics
 from executor.engine.program import OpKind, OpOutcome, StepOutcome
 
 

@@ -22,7 +22,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     found: list[Settings] = []
     monkeypatch.setattr(command, "_lead", lambda settings, *_: found.append(settings))
     # The logs of this process are the tests'.
-    monkeypatch.setattr("executor.agent.logs.configure", lambda level: None)
+    monkeypatch.setattr("executor.agent.telemetry.logs.configure", lambda level: None)
     return found
 
 

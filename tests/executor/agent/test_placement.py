@@ -21,9 +21,9 @@ from ditplan.v1.executor_pb2_grpc import ExecutorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from executor.agent.dialer import Dialer
-from executor.agent.facts import Facts
 from executor.agent.runner import Runner
 from executor.agent.shutdown import Shutdown
+from executor.agent.telemetry.facts import Facts
 from executor.codec_placement import executor_to_proto
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.placement import UNSHARED, Placement
@@ -164,18 +164,10 @@ def test_a_model_that_is_gone_ends_an_executor_that_reloads(
         process.close()
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("pipeline_class", "WanPipeline", "the plan is for WanPipeline"),
-        ("attention_backend", "_flash_3", "attention backend _flash_3, which this executor cannot"),
-    ],
-)
-def test_a_plan_that_it_could_not_run_is_refused(
-    field: str, value: str, message: str, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_plan_that_it_could_not_run_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     other = program("FF")
-    setattr(other.model if field == "pipeline_class" else other, field, value)
+    other.model.pipeline_class = "WanPipeline"
+    other.attention_backend = "_flash_3"
     file = tmp_path / "plan.binpb"
     file.write_bytes(plan_pb2.Plan(plan_id=plan_id(other), program=other).SerializeToString())
     arguments = command("--planner", "127.0.0.1:1", "--model", str(checkpoint), "--plan", str(file))
@@ -184,21 +176,8 @@ def test_a_plan_that_it_could_not_run_is_refused(
     )
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("error: --plan: ")
-    assert message in ended.stderr
-
-
-def test_without_leave_a_plan_of_another_placement_is_refused(
-    planner: ScriptedPlanner, checkpoint: Path
-) -> None:
-    process = Process("--planner", planner.address, "--model", str(checkpoint))
-    try:
-        job = planner.offer(Job(quantized("FF")))
-        assert job.over.wait(WAIT)
-        assert job.failure is not None
-        assert job.failure.code == "FAILED_PRECONDITION"
-        assert job.failure.message == "the plan wants int8_weight_only, the executor holds float32"
-    finally:
-        process.close()
+    assert "the plan is for WanPipeline" in ended.stderr
+    assert "attention backend _flash_3, which this executor cannot run" in ended.stderr
 
 
 def test_nothing_of_a_run_holds_the_weights_that_are_let_go_of(

@@ -74,8 +74,16 @@ def test_a_drain_finishes_the_run_and_takes_no_other(
     assert not any("red cat" in json.dumps(entry) for entry in process.log)
 
 
-def test_an_idle_executor_drains_at_once(process: Process) -> None:
+def test_an_idle_executor_drains_at_once(process: Process, planner: ScriptedPlanner) -> None:
     process.wait_for("planner_reached")
+    # It has no leave to load anew for a plan, and goes on.
+    message = program("FF")
+    message.placement.quant_type = "int8_weight_only"
+    job = planner.offer(Job(message))
+    assert job.over.wait(WAIT)
+    assert job.failure is not None
+    assert job.failure.code == "FAILED_PRECONDITION"
+    assert job.failure.message == "the plan wants int8_weight_only, the executor holds float32"
     process.signal(signal.SIGINT)
     assert process.exit_status(5) == 0
 

@@ -43,6 +43,9 @@ class Case:
         config = "null" if self.config is None else self.config
         return executable(self.tiny.compile(config, self.steps, guided=self.guided))
 
+    def under(self, topology: Topology) -> Planned:
+        return Planned(self, replace(self.program, topology=topology))
+
 
 @cache
 def _model(tiny: TinyTransformer) -> Any:
@@ -64,22 +67,6 @@ def run_case(
             outcomes.append(execution.end_step())
             latents = each
     return SharedRun(latents, tuple(outcomes), {}, execution.cache_bytes)
-
-
-def run_shared(
-    world: World, cases: Sequence[Case], topologies: Sequence[Topology]
-) -> list[list[SharedRun]]:
-    """Every case under every topology, one after the other in one world."""
-    found = []
-    for case in cases:
-        runs = []
-        for topology in topologies:
-            sharing = Sharing(world, topology)
-            before = dict(world.ledger.counts)
-            shared = run_case(case, replace(case.program, topology=topology), sharing)
-            runs.append(replace(shared, counts=world.ledger.since(before)))
-        found.append(runs)
-    return found
 
 
 @dataclass(frozen=True)
@@ -106,6 +93,13 @@ def run_planned(world: World, runs: Sequence[Planned]) -> list[SharedRun]:
         shared = run_case(each.case, each.program, sharing, tp)
         found.append(replace(shared, counts=world.ledger.since(before)))
     return found
+
+
+def run_shared(
+    world: World, cases: Sequence[Case], topologies: Sequence[Topology]
+) -> list[list[SharedRun]]:
+    """Every case under every topology, one after the other in one world."""
+    return [run_planned(world, [case.under(each) for each in topologies]) for case in cases]
 
 
 def relative(value: Tensor, reference: Tensor) -> float:

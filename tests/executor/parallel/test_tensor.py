@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -23,7 +22,7 @@ from planner.compile.estimates.forward import ForwardCost, forward_cost
 from planner.models.layers import TokenCounts
 from tests.executor.engine.tiny_transformers import FAMILIES as TINY
 from tests.executor.engine.tiny_transformers import TinyTransformer, adaptive
-from tests.executor.parallel.shared_runs import Case, Planned, relative, run_case, run_planned
+from tests.executor.parallel.shared_runs import Case, relative, run_case, run_planned
 from tests.executor.parallel.tiny_forwards import BATCH, FORWARDS
 from tests.executor.rank_farm import RankFarm
 
@@ -132,7 +131,7 @@ BOTH = [
 @pytest.mark.parametrize("family", TINY)
 def test_ranks_share_tokens_and_weights_at_once(rank_farm: RankFarm, family: str) -> None:
     case = Case(TinyTransformer(family))
-    planned = [Planned(case, replace(case.program, topology=each)) for each in BOTH]
+    planned = [case.under(each) for each in BOTH]
     alone = run_case(case, case.program)
     for runs in rank_farm.run(4, run_planned, planned):
         assert all(relative(run.latents, alone.latents) < EXACT for run in runs)
@@ -142,7 +141,7 @@ def test_eight_ranks_share_everything_at_once(rank_farm: RankFarm) -> None:
     """2 x 2 x 2, every family, with decisions that all of them take alike."""
     cases = [Case(TinyTransformer(family), adaptive(0.4), 4) for family in TINY]
     cube = Topology(8, ring_size=2, ulysses_size=2, tp_size=2)
-    planned = [Planned(case, replace(case.program, topology=cube)) for case in cases]
+    planned = [case.under(cube) for case in cases]
     alone = [run_case(case, case.program) for case in cases]
     for runs in rank_farm.run(8, run_planned, planned):
         for run, expected in zip(runs, alone, strict=True):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ditplan.common.metrics_port import MetricsPort
 from ditplan.common.tracing import NoTracesError, tracing
 
-from executor.agent.facts import Facts
 from executor.agent.settings import Settings
+from executor.agent.telemetry.facts import Facts
 
 if TYPE_CHECKING:
-    from executor.agent.traces import Traces
+    from executor.agent.telemetry.traces import Traces
 
 
 class Telemetry:
@@ -30,7 +29,7 @@ class Telemetry:
         self._traces: Traces | None = None
         log = settings.log()
         if metrics_listen:
-            from executor.agent.metrics import Metrics
+            from executor.agent.telemetry.metrics import Metrics
 
             metrics = Metrics(settings.seat.local_rank)
             self.facts.listen(metrics.hear)
@@ -42,7 +41,7 @@ class Telemetry:
             log.warning("traces_missing", reason=str(error))
             return
         if asked is not None:
-            from executor.agent.traces import Traces
+            from executor.agent.telemetry.traces import Traces
 
             self._traces = Traces(asked, settings.name)
             self.facts.listen(self._traces.hear)
@@ -50,12 +49,7 @@ class Telemetry:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._port is not None:
             self._port.close()
         if self._traces is not None:

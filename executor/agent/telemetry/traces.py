@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ditplan.common.tracing import Tracing, fail
 
-from executor.agent import facts
+from executor.agent.telemetry import facts
 from executor.engine.program import StepOutcome
 
 if TYPE_CHECKING:

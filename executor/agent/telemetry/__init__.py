@@ -1,0 +1,1 @@
+"""What is seen of an executor from outside: facts, and the logs, metrics and traces of them."""
