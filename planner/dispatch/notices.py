@@ -8,9 +8,13 @@ from contextlib import contextmanager
 
 
 class Notices:
-    """One event per listener. A listener clears its event, looks, then waits: nothing is missed."""
+    """One event per listener. A listener clears its event, looks, then waits: nothing is missed.
+
+    ``count``: how often anything has changed; what was seen at the same count is what is.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._listeners: dict[str, set[asyncio.Event]] = {}
 
     @contextmanager
@@ -29,6 +33,7 @@ class Notices:
                     del self._listeners[key]
 
     def notify(self, key: str) -> None:
+        self.count += 1
         for event in self._listeners.get(key, ()):
             event.set()
 

@@ -23,7 +23,8 @@ class Watch:
         self._store = store
         self._notices = notices
         self._shutdown = shutdown
-        self._latest: tuple[str, int, Sequence[generation_pb2.GenerationEvent]] = ("", 0, ())
+        self._asked = ("", 0, 0)
+        self._found: Sequence[generation_pb2.GenerationEvent] = ()
 
     async def events(
         self, generation: str, after: int
@@ -48,11 +49,12 @@ class Watch:
                 await wait(changed, _LOOK_AGAIN_SECONDS)
 
     def _after(self, generation: str, after: int) -> Sequence[generation_pb2.GenerationEvent]:
-        """Many watchers of one generation ask for the same at once; events never change."""
-        if self._latest[:2] != (generation, after) or not self._latest[2]:
-            found = self._store.events(generation, after, _EVENTS_AT_ONCE)
-            self._latest = (generation, after, found)
-        return self._latest[2]
+        """What many watchers of one generation ask for at once is read once."""
+        asked = (generation, after, self._notices.count)
+        if self._asked != asked:
+            self._found = self._store.events(generation, after, _EVENTS_AT_ONCE)
+            self._asked = asked
+        return self._found
 
     def _ended(self, generation: str, found: Sequence[generation_pb2.GenerationEvent]) -> bool:
         """Whether nothing comes after what was found last."""

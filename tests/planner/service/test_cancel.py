@@ -77,7 +77,7 @@ async def test_a_cancel_does_not_wait_for_a_model_that_is_loading(settings: Sett
         beating = asyncio.create_task(beat(run))
         ended = await client.ended(created.name)
         assert time.monotonic() - began < 2 * settings.timing.cancel_window
-        # A beat that meets the end of the stream fails in gRPC itself: so it comes back to hear why.
+        # A beat that meets the end fails in gRPC itself: whoever comes back hears why.
         await run.refusal()
         beating.cancel()
         again = await executor.attach(run.lease)
