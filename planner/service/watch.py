@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from ditplan.v1 import generation_pb2
@@ -15,6 +16,7 @@ from planner.store.values import State
 # Read from the store in pieces, so that a slow watcher holds no more than this.
 _EVENTS_AT_ONCE = 64
 _LOOK_AGAIN_SECONDS = 30.0
+_NOTHING = ("", 0, 0)
 _RUNS_ON = (State.QUEUED, State.RUNNING)
 
 
@@ -23,7 +25,7 @@ class Watch:
         self._store = store
         self._notices = notices
         self._shutdown = shutdown
-        self._asked = ("", 0, 0)
+        self._asked = _NOTHING
         self._found: Sequence[generation_pb2.GenerationEvent] = ()
 
     async def events(
@@ -49,12 +51,17 @@ class Watch:
                 await wait(changed, _LOOK_AGAIN_SECONDS)
 
     def _after(self, generation: str, after: int) -> Sequence[generation_pb2.GenerationEvent]:
-        """What many watchers of one generation ask for at once is read once."""
+        """What many watchers of one generation ask for in one turn of the loop is read once."""
         asked = (generation, after, self._notices.count)
         if self._asked != asked:
             self._found = self._store.events(generation, after, _EVENTS_AT_ONCE)
             self._asked = asked
+            asyncio.get_running_loop().call_soon(self._forget)
         return self._found
+
+    def _forget(self) -> None:
+        """Old events may go without a notice."""
+        self._asked, self._found = _NOTHING, ()
 
     def _ended(self, generation: str, found: Sequence[generation_pb2.GenerationEvent]) -> bool:
         """Whether nothing comes after what was found last."""
