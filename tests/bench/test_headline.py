@@ -27,22 +27,17 @@ def results() -> dict[Any, Any]:
 
     from tests.bench.headline.rows import result
     from tests.bench.headline.schedule import draw_all, processes
-    from tests.bench.headline.settings import Engine, Row, settings
+    from tests.bench.headline.settings import Engine, rows, settings
 
     prompts = evaluation_prompts(2)
     peer = [Engine.CACHE_DIT] if PEER else []
     with ThreadPoolExecutor(1) as here, processes(peer) as started:
         executors = {Engine.DIFFUSERS: here, Engine.DITPLAN: here, **started}
-        rows = [
-            Row(engine, setting)
-            for setting in settings(28)
-            if setting.title in TITLES
-            for engine in setting.engines
-            if engine in executors
-        ]
-        drawn = list(draw_all(executors, rows, prompts))
-    found = {row: result(row, drawn, prompts) for row in rows}
-    return {(row.engine.value, row.setting.title): each for row, each in found.items()}
+        chosen = [setting for setting in settings(28) if setting.title in TITLES]
+        drawing = rows(chosen, list(executors))
+        drawn = list(draw_all(executors, drawing, prompts))
+    found = [result(row, drawn, prompts) for row in drawing if row.engine is row.process]
+    return {(each.row.engine.value, each.row.setting.title): each for each in found}
 
 
 def test_a_plan_that_computes_everything_draws_what_diffusers_draws(results: Any) -> None:

@@ -132,8 +132,8 @@ def subjects(*, look: bool) -> Iterator[Subject]:
     """The demo model, 20 blocks of about a millisecond, 20 blocks that do almost nothing."""
     few, many = (4, 10) if look else (40, 80)
     demo = load(DEMO).pipeline.transformer
-    yield Subject("the demo model", demo, 1, 64, 16, rounds=few, turn=2)
+    yield Subject("the demo model", demo, 1, 64, 16, rounds=few, turn=3)
     wide = flux.build(**_BLOCKS).transformer
-    yield Subject("a tiny FLUX", wide, 4, 16, 8, rounds=few, turn=2)
+    yield Subject("a tiny FLUX", wide, 4, 16, 8, rounds=few, turn=3)
     empty = _pass_on(flux.build(**_BLOCKS).transformer)
     yield Subject("near-empty blocks", empty, 1, 16, 8, rounds=many, turn=10, passes_on=True)

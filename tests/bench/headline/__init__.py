@@ -14,7 +14,7 @@ DEMO = Path(__file__).parents[3] / "deploy" / "demo"
 if str(DEMO) not in sys.path:
     sys.path.append(str(DEMO))
 
-PROMPTS = 40
+PROMPTS = 32
 
 
 def measure(*, look: bool) -> Findings:
@@ -26,20 +26,15 @@ def measure(*, look: bool) -> Findings:
     from tests.bench.headline.findings import findings
     from tests.bench.headline.rows import agreement, result
     from tests.bench.headline.schedule import draw_all, processes
-    from tests.bench.headline.settings import WHOLE, Engine, Row, settings
+    from tests.bench.headline.settings import WHOLE, Engine, rows, settings
 
-    peer = find_spec("cache_dit") is not None
+    engines = [each for each in Engine if each is not Engine.CACHE_DIT or find_spec("cache_dit")]
     found = [setting for of in WHOLE for setting in settings(of)]
-    rows = [
-        Row(engine, setting)
-        for setting in found
-        for engine in setting.engines
-        if peer or engine is not Engine.CACHE_DIT
-    ]
+    drawing = rows(found, engines)
     prompts = evaluation_prompts(2 if look else PROMPTS)
-    with processes({row.engine for row in rows}) as started:
-        drawings = draw_all(started, rows, prompts)
+    with processes(engines) as started:
+        drawings = draw_all(started, drawing, prompts)
         told = Console(stderr=True)
-        drawn = list(track(drawings, f"{len(rows)} rows", len(prompts), console=told))
-    results = {row: result(row, drawn, prompts) for row in rows}
+        drawn = list(track(drawings, f"{len(drawing)} rows", len(prompts), console=told))
+    results = {row: result(row, drawn, prompts) for row in drawing if row.engine is row.process}
     return findings(results, agreement(drawn, found), len(prompts))

@@ -23,7 +23,7 @@ from executor.engine.run import RunSpec, run
 from executor.placement.device import DeviceChoice
 from executor.placement.load import load
 from planner.codec import program_to_proto
-from tests.bench.headline.settings import MODEL, SIZE, Engine, Setting, compiled
+from tests.bench.headline.settings import MODEL, SIZE, Engine, Row, Setting, compiled
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -48,15 +48,15 @@ def prepare() -> None:
     _pipeline()
 
 
-def draw(engine: Engine, setting: Setting, prompt: str, seed: int) -> Drawing:
+def draw(row: Row, prompt: str, seed: int) -> Drawing:
     """The picture of a prompt; the same arguments give the same one."""
-    match engine:
+    match row.engine:
         case Engine.DIFFUSERS:
-            return _with_diffusers(setting, prompt, seed)
+            return _with_diffusers(row.setting, prompt, seed)
         case Engine.DITPLAN:
-            return _with_ditplan(setting, prompt, seed)
+            return _with_ditplan(row.setting, prompt, seed)
         case Engine.CACHE_DIT:
-            return _with_cache_dit(setting, prompt, seed)
+            return _with_cache_dit(row.setting, prompt, seed)
 
 
 def _with_diffusers(setting: Setting, prompt: str, seed: int) -> Drawing:

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from tests.bench.headline.rows import Agreement, Result
-from tests.bench.headline.settings import CLAIMED, WHOLE, Engine, Row, Setting, ideal_speed_up
+from tests.bench.headline.settings import CLAIMED, WHOLE, Engine, Row, Setting, ideal_speed_up, row
 from tests.bench.report import Claim, Figure, Findings, Plot, Series, Table
 
 _METHOD = """\
 The demo model draws {prompts} prompts, uncached, with every cache config by ditplan and by \
 cache-dit, and uncached with fewer steps, which is what a cache has to beat. Speed-ups are medians \
-over prompts of ratios of processor time, from prompt to picture; each engine has a process with \
-one thread, two draw at a time, rows in shuffled order. Distances are to the uncached picture, of \
+over prompts of ratios of processor time, from prompt to picture, to plain diffusers in the same \
+process; each engine has a process with one thread, two draw at a time, rows in shuffled order. \
+Distances are to the uncached picture, of \
 those that differ from it; FLIP is NVIDIA's, 0 is best. Learned distances such as LPIPS need \
 weights to download and are left out. A prompt is fulfilled if background, colour, shape, size and \
 place are as it says. *Claimed* is what SGLang Diffusion documents for the preset or, for whole \
@@ -42,13 +43,13 @@ def findings(results: Results, agreement: Agreement, prompts: int) -> Findings:
 
 
 def _settings(of: int, results: Results) -> list[Setting]:
-    return list(dict.fromkeys(row.setting for row in results if row.setting.of == of))
+    return list(dict.fromkeys(each.setting for each in results if each.setting.of == of))
 
 
 def own(setting: Setting, results: Results) -> Result:
     """What ditplan drew, where it did."""
-    ours = Row(Engine.DITPLAN, setting)
-    return results[ours if ours in results else Row(Engine.DIFFUSERS, setting)]
+    ours = row(Engine.DITPLAN, setting)
+    return results[ours if ours in results else row(Engine.DIFFUSERS, setting)]
 
 
 def _table(of: int, results: Results, agreement: Agreement) -> Table:
@@ -61,7 +62,7 @@ def _table(of: int, results: Results, agreement: Agreement) -> Table:
         else "cache-dit is not installed: left out."
     )
     lines = tuple(
-        _line(own(each, results), results.get(Row(Engine.CACHE_DIT, each))) for each in found
+        _line(own(each, results), results.get(row(Engine.CACHE_DIT, each))) for each in found
     )
     return Table(f"{of} steps", _HEADINGS, lines, note)
 
@@ -97,7 +98,7 @@ def _decibels(psnr: float | None) -> str:
 
 
 def _plot(of: int, results: Results) -> Plot:
-    found = [each for row, each in results.items() if row.setting.of == of]
+    found = [each for each in results.values() if each.row.setting.of == of]
     series = []
     for engine, family in dict.fromkeys(
         (each.row.engine, each.row.setting.family) for each in found
@@ -133,8 +134,8 @@ def says(of: int, results: Results) -> str:
     """Which cached settings are better than fewer steps of the same speed."""
     control = [
         (each.speed_up.value, each.quality.psnr)
-        for row, each in results.items()
-        if row.setting.of == of and row.setting.steps and each.quality.psnr
+        for each in results.values()
+        if each.row.setting.of == of and each.row.setting.steps and each.quality.psnr
     ]
     cached = [own(setting, results) for setting in _settings(of, results) if setting.config]
     better = []
@@ -163,7 +164,7 @@ def _claims(results: Results, agreement: Agreement) -> Iterator[Claim]:
             static_fast = setting.title == f"{_EXAMPLE}, SCM static fast"
             if setting.title == _EXAMPLE or static_fast:
                 ours = own(setting, results)
-                theirs = results.get(Row(Engine.CACHE_DIT, setting))
+                theirs = results.get(row(Engine.CACHE_DIT, setting))
                 steps = _steps(ours.computed)
                 name = "SCM `fast`, static" if static_fast else f"`{_EXAMPLE}`"
                 yield Claim(

@@ -10,7 +10,14 @@ import numpy as np
 
 from tests.bench.headline.engines import Drawing
 from tests.bench.headline.measures import closeness, fulfils
-from tests.bench.headline.settings import Engine, Row, Setting, ideal_speed_up, reference
+from tests.bench.headline.settings import (
+    Engine,
+    Row,
+    Setting,
+    ideal_speed_up,
+    reference,
+    row,
+)
 from tests.bench.report import Figure
 
 Drawn = Mapping[Row, Drawing]
@@ -42,15 +49,15 @@ class Result:
     quality: Quality
 
 
-def result(row: Row, drawn: Sequence[Drawn], prompts: Sequence[str]) -> Result:
+def result(of: Row, drawn: Sequence[Drawn], prompts: Sequence[str]) -> Result:
     """``drawn``: what was drawn of each prompt."""
-    drawings = [each[row] for each in drawn]
-    whole = [each[reference(row.setting.of)] for each in drawn]
+    drawings = [each[of] for each in drawn]
+    whole = [each[reference(of.setting.of, of.process)] for each in drawn]
     computed = tuple(sum(drawing.computed) for drawing in drawings)
     ratios = [a.seconds / b.seconds for a, b in zip(whole, drawings, strict=True)]
-    ideals = [ideal_speed_up(row.setting, steps) for steps in computed]
+    ideals = [ideal_speed_up(of.setting, steps) for steps in computed]
     return Result(
-        row,
+        of,
         computed,
         Figure.of(ratios, ".2f", "x"),
         Figure.of([a / b for a, b in zip(ratios, ideals, strict=True)], ".0%"),
@@ -85,12 +92,12 @@ class Agreement:
 
 
 def agreement(drawn: Sequence[Drawn], settings: Sequence[Setting]) -> Agreement:
-    rows = [
-        (Row(Engine.DITPLAN, setting), Row(Engine.CACHE_DIT, setting))
+    both = [
+        (row(Engine.DITPLAN, setting), row(Engine.CACHE_DIT, setting))
         for setting in settings
         if setting.config
     ]
-    pairs = [(each[a], each[b]) for a, b in rows for each in drawn if a in each and b in each]
+    pairs = [(each[a], each[b]) for a, b in both for each in drawn if a in each and b in each]
     return Agreement(
         len(pairs),
         sum(ours.computed == theirs.computed for ours, theirs in pairs),

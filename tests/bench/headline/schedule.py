@@ -45,12 +45,13 @@ def _draw_prompt(
     drawn: dict[Row, Drawing] = {}
     while waiting or running:
         for row in list(waiting):
-            if len(running) < AT_ONCE and row.engine not in running:
+            if len(running) < AT_ONCE and row.process not in running:
                 waiting.remove(row)
-                running[row.engine] = (row, executors[row.engine].submit(draw, *row, prompt, seed))
+                drawing = executors[row.process].submit(draw, row, prompt, seed)
+                running[row.process] = (row, drawing)
         done, _ = wait([future for _, future in running.values()], return_when=FIRST_COMPLETED)
-        for engine, (row, future) in list(running.items()):
+        for process, (row, future) in list(running.items()):
             if future in done:
                 drawn[row] = future.result()
-                del running[engine]
+                del running[process]
     return drawn

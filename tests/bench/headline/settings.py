@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -64,15 +64,34 @@ class Setting:
 
 
 class Row(NamedTuple):
-    """A setting as an engine draws it."""
+    """A setting as an engine draws it.
+
+    ``process``: in whose process. Processes differ by several percent in how fast they draw, so
+    that each draws what its engine is compared with.
+    """
 
     engine: Engine
     setting: Setting
+    process: Engine
 
 
-def reference(of: int) -> Row:
+def row(engine: Engine, setting: Setting) -> Row:
+    """In the engine's own process."""
+    return Row(engine, setting, engine)
+
+
+def reference(of: int, process: Engine = Engine.DIFFUSERS) -> Row:
     """Plain diffusers at all steps."""
-    return Row(Engine.DIFFUSERS, Setting(of, "uncached", ""))
+    return Row(Engine.DIFFUSERS, Setting(of, "uncached", ""), process)
+
+
+def rows(settings: Iterable[Setting], engines: Collection[Engine]) -> list[Row]:
+    """What these engines draw, and what they are compared with."""
+    own = [row(engine, each) for each in settings for engine in each.engines if engine in engines]
+    whole = {each.of for each in settings}
+    return own + [
+        reference(of, engine) for of in whole for engine in engines if engine != Engine.DIFFUSERS
+    ]
 
 
 _EXAMPLE = yaml.safe_load((ROOT / "deploy" / "examples" / "cache.yaml").read_text())["cache_config"]
