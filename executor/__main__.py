@@ -79,7 +79,7 @@ def _lead(settings: Settings, listen: str, metrics_listen: str, drain_seconds: f
 
         from executor.agent.dialer import RefusedByPlannerError
         from executor.agent.serve import serve
-        from executor.placement.errors import PlacementError
+        from executor.errors import PlacementError
         from executor.runtime.failures import ExecutorFailedError
 
         try:

@@ -17,7 +17,7 @@ from executor.agent.shutdown import Shutdown
 from executor.agent.telemetry.facts import Facts, ModelLoaded
 from executor.agent.warm_up import warm_up
 from executor.codec_placement import executor_to_proto, layers_to_proto, requirements_from_proto
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import Placement
 from executor.placement.requirements import differences

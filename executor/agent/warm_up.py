@@ -16,7 +16,7 @@ from executor.agent.settings import Settings, Size
 from executor.engine.pipelines import PIPELINES, Pictures
 from executor.engine.program import StepOutcome
 from executor.engine.run import RunCancelled
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 from executor.placement.load import LoadedPipeline
 from executor.runtime.ranks import Ranks
 

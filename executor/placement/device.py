@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import torch
 
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 
 
 class DeviceChoice(StrEnum):

@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
+from executor.checkpoints import checkpoint
+from executor.checkpoints.checkpoint import Checkpoint
+from executor.checkpoints.hub import resolve, resolve_adapter
 from executor.engine.program import NATIVE
-from executor.placement import attention, checkpoint
-from executor.placement.checkpoint import Checkpoint
+from executor.errors import PlacementError
+from executor.placement import attention
 from executor.placement.compiling import compile_blocks, why_not_compiled
 from executor.placement.device import (
     DeviceChoice,
@@ -22,8 +25,6 @@ from executor.placement.device import (
     compute_capability,
     device_name,
 )
-from executor.placement.errors import PlacementError
-from executor.placement.hub import resolve, resolve_adapter
 from executor.placement.lora import Adapter, fuse, inspect_adapter
 from executor.placement.offload import RESIDENT, Offload, place
 from executor.placement.pipeline import read_pipeline

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from executor.placement.checkpoint import Checkpoint
-from executor.placement.errors import PlacementError, one_line
+from executor.checkpoints.checkpoint import Checkpoint
+from executor.checkpoints.weights import tensor_names
+from executor.errors import PlacementError, one_line
 from executor.placement.traced import traced, unused
-from executor.placement.weights import tensor_names
 
 NAME = "adapter"
 # The two factors of a layer; a bias goes with the second one.

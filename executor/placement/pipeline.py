@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from executor.placement.checkpoint import INDEX, Checkpoint
-from executor.placement.errors import PlacementError, one_line
+from executor.checkpoints.checkpoint import INDEX, Checkpoint
+from executor.errors import PlacementError, one_line
 
 
 def read_pipeline(found: Checkpoint, dtype: torch.dtype) -> tuple[Any, tuple[str, ...]]:

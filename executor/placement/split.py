@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from executor.errors import PlacementError
 from executor.parallel.mesh import Mesh
 from executor.parallel.tensor import NotSplittableError, check_tensors, reconnect, split_tensors
 from executor.parallel.text_encoders import check_text_encoder, split_text_encoder
 from executor.parallel.wire import Group, Ledger
-from executor.placement.errors import PlacementError
 
 TRANSFORMERS = ("transformer", "transformer_2")
 

@@ -8,7 +8,7 @@ from ditplan.runtime.v1.runtime_pb2 import Failure
 
 from executor.codec import UnreadableMessageError
 from executor.engine.run import ProgramMismatchError, UnusableSpecError
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 
 # How the allocator of the CPU words what CUDA's raises as OutOfMemoryError.
 CPU_OUT_OF_MEMORY = "can't allocate memory"

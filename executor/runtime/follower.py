@@ -9,7 +9,7 @@ from typing import NoReturn
 from ditplan.runtime.v1.runtime_pb2 import Command, Report
 from structlog.typing import FilteringBoundLogger
 
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import Placement
 from executor.runtime.held import Held

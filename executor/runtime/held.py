@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 from executor.placement.load import LoadedPipeline, refuse_impossible
 from executor.placement.placement import Placement
 

@@ -17,7 +17,7 @@ from torch._C._distributed_c10d import Store
 from executor.codec_placement import reload_to_proto
 from executor.engine import run as engine
 from executor.engine.program import StepOutcome
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import Placement
 from executor.runtime.answers import Answers, failures, fault_of, silent

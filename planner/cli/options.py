@@ -17,7 +17,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that make up a request, passed on as one ``request``."""
 
     @click.option("--steps", type=int, help="Denoising steps.  [default: the config's or model's]")
-    @click.option("--gpus", type=int, help="GPUs that share the run.  [default: 1]")
+    @click.option("--num-gpus", type=int, help="GPUs that share the run.  [default: 1]")
     @click.option("--height", type=int, help="Pixels.  [default: the model's]")
     @click.option("--width", type=int, help="Pixels.  [default: the model's]")
     @click.option("--guidance", type=float, help="Guidance scale.  [default: the model's]")
@@ -31,7 +31,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_request(
         *arguments: Any,
         steps: int | None,
-        gpus: int | None,
+        num_gpus: int | None,
         height: int | None,
         width: int | None,
         guidance: float | None,
@@ -42,7 +42,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         request = Request(
-            steps, gpus, height, width, guidance, frames, negative_prompt, device, dtype
+            steps, num_gpus, height, width, guidance, frames, negative_prompt, device, dtype
         )
         return command(*arguments, request=request, **options)
 

@@ -223,7 +223,7 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
 
     from planner.access.tls import SecurityError
     from planner.access.tokens import TokensError
-    from planner.service.listening import ListenError
+    from planner.listening.sockets import ListenError
 
     try:
         asyncio.run(serving)

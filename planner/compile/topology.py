@@ -106,7 +106,7 @@ def _resolve_sizes(
                 "world-size-unknown",
                 (_SECTION, key),
                 f"{key}: auto follows from the number of ranks, which is not given",
-                "say how many there are, e.g. --gpus 4",
+                "say how many there are, e.g. --num-gpus 4",
             )
             return None
         if world_size % product:

@@ -130,7 +130,7 @@ SECTIONS: Mapping[str, tuple[Fault, ...]] = {
         Fault(
             "world-size-unknown",
             "sizes",
-            "`auto` without a number of ranks (`--gpus`, or an executor's)",
+            "`auto` without a number of ranks (`--num-gpus`, or an executor's)",
         ),
         Fault("other-backend", "`backend`", "the sizes make another one"),
         Fault(

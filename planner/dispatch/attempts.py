@@ -14,12 +14,12 @@ DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.name
 
 
 @dataclass(frozen=True, slots=True)
-class QueueAgain:
+class Requeue:
     reason: str
     handed_back: bool = False
 
 
-def after_loss(lease: Lease, *, max_attempts: int, another_executor: bool) -> QueueAgain | Ending:
+def after_loss(lease: Lease, *, max_attempts: int, another_executor: bool) -> Requeue | Ending:
     """The executor is gone without a word."""
     lost = f"executor {lease.executor.name} was lost at step {lease.steps_done}"
     if lease.cancel_reason is not None:
@@ -29,7 +29,7 @@ def after_loss(lease: Lease, *, max_attempts: int, another_executor: bool) -> Qu
     elif lease.attempt >= max_attempts:
         why = f"this was attempt {lease.attempt} of at most {max_attempts}"
     else:
-        return QueueAgain(lost)
+        return Requeue(lost)
     message = f"{lost} of {lease.step_count}; {why}"
     return failed(grpc.StatusCode.UNAVAILABLE.name, message, lease.steps_done)
 
@@ -42,7 +42,7 @@ def after_failure(
     retryable: bool,
     max_attempts: int,
     handed_back: bool = False,
-) -> QueueAgain | Ending:
+) -> Requeue | Ending:
     """The executor reported that it could not finish the run.
 
     ``handed_back``: because it is to end itself, however often others were.
@@ -50,10 +50,10 @@ def after_failure(
     if lease.cancel_reason is not None:
         return stopped(lease, lease.cancel_reason)
     if handed_back:
-        return QueueAgain(f"executor {lease.executor.name} ends: {message}", handed_back=True)
+        return Requeue(f"executor {lease.executor.name} ends: {message}", handed_back=True)
     known = code if code in grpc.StatusCode.__members__ and code != "OK" else "INTERNAL"
     if retryable and lease.attempt < max_attempts:
-        return QueueAgain(f"executor {lease.executor.name} gave up: {message}")
+        return Requeue(f"executor {lease.executor.name} gave up: {message}")
     return failed(known, message, lease.steps_done)
 
 

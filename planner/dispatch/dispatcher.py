@@ -10,7 +10,7 @@ import grpc
 from ditplan.dispatch.v1 import dispatch_pb2
 from ditplan.v1 import executor_pb2, generation_pb2
 
-from planner.dispatch.attempts import QueueAgain, after_completion, after_failure, failed
+from planner.dispatch.attempts import Requeue, after_completion, after_failure, failed
 from planner.dispatch.facts import Attached, Facts, Granted, Stepped
 from planner.dispatch.matching import Offer
 from planner.dispatch.notices import Notices, wait
@@ -235,7 +235,7 @@ class Dispatcher:
         self._settle(session, ending)
         return invalid([Violation("", text)], ErrorReason.INVALID_REPORT)
 
-    def _settle(self, session: Session, outcome: QueueAgain | Ending) -> None:
+    def _settle(self, session: Session, outcome: Requeue | Ending) -> None:
         self._settlement.conclude(session.lease, outcome)
         session.settled = True
         session.changed.set()

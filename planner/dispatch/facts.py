@@ -58,7 +58,7 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class QueuedAgain:
+class Requeued:
     lease: Lease
     reason: str
 
@@ -72,7 +72,7 @@ class Ended:
     lease: Lease | None
 
 
-Fact = Compiled | Created | Granted | Attached | Stepped | Lost | QueuedAgain | Ended
+Fact = Compiled | Created | Granted | Attached | Stepped | Lost | Requeued | Ended
 
 
 class Facts:

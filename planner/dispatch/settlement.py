@@ -10,13 +10,13 @@ import structlog
 from planner.dispatch.attempts import (
     CANCELLED,
     DEADLINE_EXCEEDED,
-    QueueAgain,
+    Requeue,
     after_loss,
     ended,
     failed,
 )
 from planner.dispatch.differences import could_reload
-from planner.dispatch.facts import Ended, Facts, Lost, QueuedAgain
+from planner.dispatch.facts import Ended, Facts, Lost, Requeued
 from planner.dispatch.notices import Notices, wait
 from planner.dispatch.requirements import Requirements
 from planner.dispatch.roster import Roster
@@ -115,17 +115,17 @@ class Settlement:
         self._notices.notify(requirement)
         self._notices.notify(ANY_WORK)
 
-    def conclude(self, lease: Lease, outcome: QueueAgain | Ending) -> None:
+    def conclude(self, lease: Lease, outcome: Requeue | Ending) -> None:
         """Ends a lease. StaleLeaseError where it is over already."""
-        if isinstance(outcome, QueueAgain):
+        if isinstance(outcome, Requeue):
             queue_deadline = time.time() + self._timing.max_queue_seconds
             self._store.requeue(
                 lease, outcome.reason, queue_deadline, handed_back=outcome.handed_back
             )
             self._files.discard_others(lease.generation, None, ())
             self.work_arrived(lease.requirement)
-            lease_log(lease).info("generation_queued_again", reason=outcome.reason)
-            self._facts.tell(QueuedAgain(lease, outcome.reason))
+            lease_log(lease).info("generation_requeued", reason=outcome.reason)
+            self._facts.tell(Requeued(lease, outcome.reason))
         else:
             self._store.end_leased(lease, outcome)
             self._tidy(lease)

@@ -17,7 +17,7 @@ from planner.dispatch.shutdown import Shutdown
 from planner.front.headers import Pair
 from planner.front.link import Link
 from planner.front.relay import Relay, path_of
-from planner.service.call_time import CallTime
+from planner.listening.call_time import CallTime
 
 _METHODS = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].methods_by_name
 GENERATE = path_of(_METHODS["Generate"])

@@ -16,8 +16,8 @@ from planner.errors import DETAILS_KEY, CallRefused, ErrorReason
 from planner.front.executors import Executors
 from planner.front.headers import Pair, forwarded
 from planner.front.link import Link
-from planner.service.call_time import CallTime
-from planner.service.refusals import end_call
+from planner.listening.call_time import CallTime
+from planner.listening.refusals import end_call
 
 # Without the details of a deliberate status they say that the other side is gone, or never was it.
 _BROKEN = {

@@ -15,8 +15,8 @@ from planner.front.link import Link
 from planner.front.planner_service import FrontPlannerService
 from planner.front.relay import Handler, Relay
 from planner.front.settings import FrontSettings
-from planner.service.listener import Listener, until_signal
-from planner.service.listening import LIVENESS
+from planner.listening.listener import Listener, until_signal
+from planner.listening.sockets import LIVENESS
 from planner.service.models import ModelLookup
 from planner.service.planner_service import PlannerService
 from planner.telemetry.logs import configure_logs

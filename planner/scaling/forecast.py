@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from planner.dispatch.facts import Created, Ended, Fact, Granted, QueuedAgain
+from planner.dispatch.facts import Created, Ended, Fact, Granted, Requeued
 from planner.dispatch.notices import Notices
 from planner.scaling.demand import Backlog
 from planner.scaling.speeds import Speeds
@@ -34,7 +34,7 @@ class Forecast:
         self._looked_at: float | None = None
 
     def hear(self, fact: Fact) -> None:
-        if not isinstance(fact, Created | Granted | QueuedAgain | Ended):
+        if not isinstance(fact, Created | Granted | Requeued | Ended):
             return
         if isinstance(fact, Ended) and fact.ending.state is State.SUCCEEDED:
             run = self._store.finished(fact.generation)

@@ -14,7 +14,7 @@ from planner.access.forwarded import KEEPS_WORK
 from planner.access.identity import caller, is_shown_out
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
-from planner.service.call_time import CallTime
+from planner.listening.call_time import CallTime
 from planner.service.creation import Creation
 from planner.service.downloads import read_artifact, unknown_artifact
 from planner.service.listing import Listing

@@ -14,8 +14,8 @@ from ditplan.keda.externalscaler_pb2_grpc import (
 )
 
 from planner.access.gate import Gate
-from planner.service.boundary import Boundary
-from planner.service.listening import bind, server_options
+from planner.listening.boundary import Boundary
+from planner.listening.sockets import bind, server_options
 from planner.settings import Limits, Timing
 
 # A trigger's metadata take some hundred bytes, and a ScaledObject one stream.
@@ -42,7 +42,7 @@ class ScalerPort:
         add_ExternalScalerServicer_to_server(answers, self._server)
 
     def bind(self, listen: str) -> None:
-        """Raises `planner.service.listening.ListenError`."""
+        """Raises `planner.listening.sockets.ListenError`."""
         self.address = bind(self._server, listen, None)
 
     async def start(self) -> None:

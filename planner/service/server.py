@@ -24,13 +24,13 @@ from planner.dispatch.roster import Roster
 from planner.dispatch.sessions import Sessions
 from planner.dispatch.settlement import Settlement
 from planner.dispatch.shutdown import Shutdown
+from planner.listening.listener import Listener, until_signal
+from planner.listening.sockets import LIVENESS
 from planner.scaling.forecast import Forecast
 from planner.service.creation import Creation
 from planner.service.dispatch_service import DispatchService
 from planner.service.front_service import FrontService
 from planner.service.generation_service import GenerationService
-from planner.service.listener import Listener, until_signal
-from planner.service.listening import LIVENESS
 from planner.service.models import ModelLookup
 from planner.service.monitor_service import MonitorService
 from planner.service.planner_service import PlannerService

@@ -155,7 +155,7 @@ class Metrics:
                     self._waits.observe(max(waited, 0.0))
             case facts.Lost():
                 self._lost.labels(fact.cause).inc()
-            case facts.QueuedAgain():
+            case facts.Requeued():
                 self._again.inc()
             case facts.Ended():
                 self._count_end(fact)

@@ -82,7 +82,7 @@ class Traces:
                     attempt=lease.epoch,
                     reload=fact.reload,
                 )
-            case facts.QueuedAgain(lease, reason):
+            case facts.Requeued(lease, reason):
                 parent = self._end(lease.generation, "UNAVAILABLE", reason) or lease.traceparent
                 self._begin(lease.generation, parent, "queued", plan_id=lease.plan_id)
             case facts.Ended(generation, ending):

@@ -10,7 +10,7 @@ from pathlib import Path
 from executor.agent.server import LIVENESS as EXECUTOR_LIVENESS
 from executor.agent.server import READINESS
 from executor.agent.shutdown import FAREWELL_SECONDS
-from planner.service.listening import LIVENESS as PLANNER_LIVENESS
+from planner.listening.sockets import LIVENESS as PLANNER_LIVENESS
 from planner.settings import Timing
 from tests.deploy.commands import Misuse, options, torchrun
 from tests.deploy.rendering import Object, Pods, pods

@@ -22,8 +22,8 @@ from executor.engine.program import (
     Program,
     TaylorSeer,
 )
+from executor.errors import PlacementError
 from executor.placement.device import DeviceChoice, DtypeChoice
-from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.offload import RESIDENT, Offload
 from executor.placement.quantization import LEAST_CAPABILITY, NOTHING, TYPES, Quantization

@@ -23,10 +23,10 @@ from executor.engine.program import OpKind
 from executor.placement.load import load
 from planner.codec import program_to_proto
 from planner.compile.compiler import compile_config
-from planner.compile.cost import Cost
 from planner.compile.request import Request
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_directory
+from tests.bench.bound import ideal_speed_up
 from tests.bench.engine.models import DEMO, copy_of, cut
 from tests.bench.engine.rounds import now
 from tests.bench.report import Cell, Claim, Figure, Table
@@ -171,14 +171,7 @@ def _planned(name: str, text: str, setting: Setting, denoise: Callable[..., None
             denoise(pipeline, lambda: outcomes.append(execution.end_step()[0]))
         return sum(outcome.kind is OpKind.FULL for outcome in outcomes)
 
-    return Run(name, run, bound=partial(_bound, compiled.estimate.cost))
-
-
-def _bound(cost: Cost, computed: int) -> float:
-    """The plan's ideal speed-up where as many steps are computed, by floating point operations."""
-    column = cost.columns[0]
-    saved = (STEPS - computed) * (column.full_flops - column.cached_flops)
-    return cost.full_flops / (cost.full_flops - saved)
+    return Run(name, run, bound=partial(ideal_speed_up, compiled.estimate.cost, STEPS))
 
 
 def _peer(

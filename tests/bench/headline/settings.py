@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from planner.compile.compiler import Compilation, compile_config
-from planner.compile.cost import Cost
 from planner.compile.request import Request
 from planner.models.resolve import from_directory
+from tests.bench import bound
 
 ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "deploy" / "demo" / "model"
@@ -161,10 +161,5 @@ def ideal_speed_up(setting: Setting, computed: int | None = None) -> float:
     assert estimate.cost is not None
     if computed is None:
         computed = estimate.min_computed_steps
-    return setting.of / setting.num_inference_steps * _bound(setting, estimate.cost, computed)
-
-
-def _bound(setting: Setting, cost: Cost, computed: int) -> float:
-    (column,) = cost.columns
-    cached = setting.num_inference_steps - computed
-    return cost.full_flops / (cost.full_flops - cached * (column.full_flops - column.cached_flops))
+    steps = setting.num_inference_steps
+    return setting.of / steps * bound.ideal_speed_up(estimate.cost, steps, computed)

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from executor.agent.settings import Settings, Size
 from executor.agent.warm_up import warm_up
 from executor.engine import run as engine
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 from executor.runtime.held import Held
 from executor.runtime.one_rank import OneRank
 from executor.runtime.seat import Seat

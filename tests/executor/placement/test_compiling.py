@@ -11,8 +11,8 @@ import torch
 
 from executor.engine import run as engine
 from executor.engine.program import Branch, Calibrator, Column, Op, OpKind, Program
+from executor.errors import PlacementError
 from executor.placement.compiling import why_not_compiled
-from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.quantization import Quantization
 from tests.executor.parallel.shared_runs import relative

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save, save_file
 
 from executor.engine import run as engine
 from executor.engine.program import Branch, Column, Op, OpKind, Program
+from executor.errors import PlacementError
 from executor.placement.device import DeviceChoice, DtypeChoice
-from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 from tests.executor.tiny import flux
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from executor.__main__ import main
 from executor.engine import run as engine
 from executor.engine.program import Branch, Column, Op, OpKind, Program
+from executor.errors import PlacementError
 from executor.placement.device import DtypeChoice
-from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.split import Share
 from executor.runtime.holding import differences, holding

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from executor.errors import PlacementError
 from executor.placement.device import DeviceChoice
-from executor.placement.errors import PlacementError
 from executor.placement.load import load
 from executor.placement.offload import Offload, place
 from tests.executor import tiny

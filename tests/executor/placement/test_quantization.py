@@ -13,8 +13,8 @@ from torch import nn
 from executor.agent.settings import Settings
 from executor.engine import run as engine
 from executor.engine.program import Branch, Column, Op, OpKind, Program
+from executor.errors import PlacementError
 from executor.placement.device import DeviceChoice, DtypeChoice
-from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.placement import Placement
 from executor.placement.quantization import (

@@ -12,7 +12,7 @@ from ditplan.identity import plan_id
 from safetensors.torch import load_file, save_file
 
 from executor.engine.program import StepOutcome
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.placement import UNSHARED, Placement
 from executor.placement.quantization import Quantization

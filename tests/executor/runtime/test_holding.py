@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from executor.placement import checkpoint as checkpoints
+from executor.checkpoints import checkpoint as checkpoints
 from executor.placement.load import LoadedPipeline
 from executor.placement.placement import UNSHARED
 from executor.placement.split import Share

@@ -284,7 +284,7 @@ def test_a_size_that_is_not_allowed_comes_with_its_neighbours(config: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "option", ["--steps=0", "--steps=-1", "--steps=" + "9" * 30, "--gpus=0", "--height=-16"]
+    "option", ["--steps=0", "--steps=-1", "--steps=" + "9" * 30, "--num-gpus=0", "--height=-16"]
 )
 def test_a_number_out_of_range_is_a_diagnostic(config: Path, option: str) -> None:
     status, found = document(config, "--model", FLUX, option)
@@ -308,7 +308,7 @@ def test_options_reach_the_request(config: Path, monkeypatch: pytest.MonkeyPatch
         return Compilation(None, None, request, (Diagnostic(Severity.ERROR, "c", "f", "m"),))
 
     monkeypatch.setattr("planner.cli.inputs.compile_config", compile_config)
-    options = ["--steps=9", "--gpus=2", "--height=64", "--width=32", "--guidance=4.5"]
+    options = ["--steps=9", "--num-gpus=2", "--height=64", "--width=32", "--guidance=4.5"]
     assert preview(config, "--model", FLUX, *options).exit_code == 2
     ((text, request),) = seen
     assert text == CACHE.encode()

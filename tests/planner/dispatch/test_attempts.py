@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from ditplan.v1 import executor_pb2
 
-from planner.dispatch.attempts import QueueAgain, after_failure, after_loss
+from planner.dispatch.attempts import Requeue, after_failure, after_loss
 from planner.store.values import Ending, Lease, State
 
 LEASE = Lease(
@@ -29,7 +29,7 @@ CANCELLING = replace(LEASE, cancel_code="CANCELLED", cancel_reason="a client can
 
 def test_lost_work_is_queued_again_where_another_can_take_it() -> None:
     outcome = after_loss(LEASE, max_attempts=3, another_executor=True)
-    assert outcome == QueueAgain("executor exec-1 was lost at step 7")
+    assert outcome == Requeue("executor exec-1 was lost at step 7")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_reported_failure(
     lease: Lease, retryable: bool, code: str, state: State, reported: str | None
 ) -> None:
     outcome = after_failure(lease, code, "why", retryable=retryable, max_attempts=3)
-    if isinstance(outcome, QueueAgain):
+    if isinstance(outcome, Requeue):
         assert state is State.QUEUED
         assert "why" in outcome.reason
     else:
@@ -81,10 +81,10 @@ def test_what_is_handed_back_was_no_attempt() -> None:
         outcome = after_failure(
             lease, "UNAVAILABLE", "bye", retryable=True, handed_back=True, max_attempts=3
         )
-        assert outcome == QueueAgain("executor exec-1 ends: bye", handed_back=True)
+        assert outcome == Requeue("executor exec-1 ends: bye", handed_back=True)
     # The third lease, of which two were handed back, is the first attempt.
     again = after_loss(replace(LAST, handed_back=2), max_attempts=3, another_executor=True)
-    assert isinstance(again, QueueAgain)
+    assert isinstance(again, Requeue)
     last = after_loss(replace(LAST, epoch=5, handed_back=2), max_attempts=3, another_executor=True)
     assert isinstance(last, Ending)
     assert last.failure is not None

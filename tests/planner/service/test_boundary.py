@@ -10,7 +10,7 @@ from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2, planner
 from structlog.testing import capture_logs
 
 from planner.access.gate import Gate
-from planner.service.boundary import Boundary
+from planner.listening.boundary import Boundary
 from planner.service.server import Planner
 from planner.settings import Limits, Settings
 from tests.planner.service.peers import Client, Executor, refused

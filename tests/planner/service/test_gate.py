@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from planner.access import gate
 from planner.access.gate import ROLES, Gate
 from planner.errors import CallRefused
-from planner.service.boundary import Boundary
+from planner.listening.boundary import Boundary
 from planner.service.server import Planner, Settings
 from planner.settings import Limits
 from planner.telemetry.logs import configure_logs

@@ -11,7 +11,7 @@ import pytest
 from ditplan.v1 import generation_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from planner.service.listening import ListenError
+from planner.listening.sockets import ListenError
 from planner.service.server import Planner, Settings
 from tests.planner.service.peers import (
     ADAPTIVE_CONFIG,

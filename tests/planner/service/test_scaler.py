@@ -17,7 +17,7 @@ from ditplan.keda import externalscaler_pb2 as keda
 from ditplan.keda.externalscaler_pb2_grpc import ExternalScalerStub
 from ditplan.v1 import generation_pb2
 
-from planner.service.listening import ListenError
+from planner.listening.sockets import ListenError
 from planner.service.server import Planner, Settings
 from tests.planner.service.peers import MODEL, Client, Executor, asking, refused
 from tests.planner.service.prometheus import faults, scrape, value

@@ -11,7 +11,7 @@ import pytest
 from ditplan.common.tracing import NoTracesError, Tracing, tracing
 from ditplan.v1 import executor_pb2, generation_pb2
 
-from planner.dispatch.facts import Created, Ended, Granted, QueuedAgain
+from planner.dispatch.facts import Created, Ended, Granted, Requeued
 from planner.service.server import Planner, Settings
 from planner.store.values import Ending, Lease, State
 from planner.telemetry import telemetry
@@ -67,7 +67,7 @@ def test_every_wait_and_every_lease_is_a_span_of_the_call(traces: Traces, export
         traces.hear(Created("g", "plan", "model"))
     traces.hear(Granted(_lease(1), False))
     first = traces.traceparent("g")
-    traces.hear(QueuedAgain(_lease(1), "exec-1 was lost"))
+    traces.hear(Requeued(_lease(1), "exec-1 was lost"))
     traces.hear(Granted(_lease(2), False))
     second = traces.traceparent("g")
     traces.hear(Ended("g", _failed(), _lease(2)))
@@ -106,7 +106,7 @@ def test_calls_of_executors_and_of_no_service_have_no_span(traces: Traces, expor
 
 def test_work_of_an_earlier_planner_goes_on_in_its_trace(traces: Traces, exported: Any) -> None:
     traces.hear(Ended("g", _failed(), _lease(1, CALLER)))
-    traces.hear(QueuedAgain(_lease(1, CALLER), "lost"))
+    traces.hear(Requeued(_lease(1, CALLER), "lost"))
     traces.hear(Granted(_lease(2, CALLER), False))
     traces.hear(Granted(replace(_lease(1, CALLER), generation="other"), False))
     traces.hear(Granted(replace(_lease(1), generation="untraced"), False))

@@ -111,7 +111,7 @@ def test_a_clock_that_is_set_back_does_not_change_the_order(path: Path) -> None:
     store.close()
 
 
-def test_queued_again_work_is_told_how_many_are_ahead(store: SqliteStore) -> None:
+def test_requeued_work_is_told_how_many_are_ahead(store: SqliteStore) -> None:
     for name, priority in (("a", 0), ("b", 1), ("c", 2), ("d", 0)):
         store.create(new(name, priority=priority))
     c, b = take(store), take(store)
@@ -187,7 +187,7 @@ def test_a_long_queue_of_few_keys_is_not_looked_through(path: Path) -> None:
     store.close()
 
 
-def test_queued_again_work_keeps_its_place_and_forgets_its_steps(store: SqliteStore) -> None:
+def test_requeued_work_keeps_its_place_and_forgets_its_steps(store: SqliteStore) -> None:
     store.create(new("a"))
     lost = take(store)
     store.add_steps(lost, [outcome(0), outcome(1)], LATER)

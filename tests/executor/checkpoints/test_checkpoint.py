@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from executor.placement.checkpoint import inspect
-from executor.placement.errors import PlacementError
+from executor.checkpoints.checkpoint import inspect
+from executor.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"

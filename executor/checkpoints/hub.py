@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from executor.placement.errors import PlacementError, one_line
-from executor.placement.weights import STEMS, VARIANT, variants_among
+from executor.checkpoints.weights import STEMS, VARIANT, variants_among
+from executor.errors import PlacementError, one_line
 
 # What diffusers writes, and what else may be one.
 ADAPTER = "pytorch_lora_weights.safetensors"

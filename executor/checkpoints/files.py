@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from executor.placement.errors import PlacementError
+from executor.errors import PlacementError
 
 # How a file begins that git has left out.
 POINTER = b"version https://git-lfs.github.com/spec/"

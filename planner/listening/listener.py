@@ -18,8 +18,8 @@ from grpc_reflection.v1alpha import reflection
 from planner.access.gate import Gate
 from planner.access.tls import check_security, server_credentials
 from planner.access.tokens import TokenFile
-from planner.service.boundary import Boundary
-from planner.service.listening import bind, health_server, server_options
+from planner.listening.boundary import Boundary
+from planner.listening.sockets import bind, health_server, server_options
 from planner.settings import ListenerSettings
 
 

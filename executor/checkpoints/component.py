@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from executor.placement.errors import PlacementError
-from executor.placement.files import read_json, refuse_pointer
-from executor.placement.weights import Weights, find_weights
+from executor.checkpoints.files import read_json, refuse_pointer
+from executor.checkpoints.weights import Weights, find_weights
+from executor.errors import PlacementError
 
 # Any of these sets of files is a vocabulary.
 VOCABULARIES = (

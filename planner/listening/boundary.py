@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from planner.access.gate import Gate
 from planner.errors import CallRefused, ErrorReason, Violation, invalid
 from planner.handlers import behaviour_of, make_handler
-from planner.service.refusals import refusals
+from planner.listening.refusals import refusals
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _HEALTH_WATCH = "/grpc.health.v1.Health/Watch"

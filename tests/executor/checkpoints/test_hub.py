@@ -16,10 +16,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from executor.placement.errors import PlacementError
-from executor.placement.hub import resolve, resolve_adapter
+from executor.checkpoints.hub import resolve, resolve_adapter
+from executor.errors import PlacementError
 from executor.placement.load import load
-from tests.executor.placement.small_hub import commit_of, small_hub
+from tests.executor.checkpoints.small_hub import commit_of, small_hub
 
 MODEL = "tiny/flux"
 CONFIG = "scheduler/scheduler_config.json"
@@ -27,8 +27,8 @@ STEM = "diffusion_pytorch_model"
 # In a process of its own: the address of the hub is read when its library is imported.
 SCRIPT = """
 import json, sys
-from executor.placement.errors import PlacementError
-from executor.placement.hub import resolve, resolve_adapter
+from executor.errors import PlacementError
+from executor.checkpoints.hub import resolve, resolve_adapter
 from executor.placement.quiet import silence_libraries
 silence_libraries()
 for name, function, arguments in json.load(sys.stdin):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from executor.placement.component import has_weights, inspect_component
-from executor.placement.errors import PlacementError
-from executor.placement.files import read_json, read_text
-from executor.placement.weights import Weights, sample_weights, variants_of
+from executor.checkpoints.component import has_weights, inspect_component
+from executor.checkpoints.files import read_json, read_text
+from executor.checkpoints.weights import Weights, sample_weights, variants_of
+from executor.errors import PlacementError
 
 INDEX = "model_index.json"
 # What the planner reads model facts from.

@@ -1,4 +1,4 @@
-"""What can be wrong with a placement."""
+"""What is wrong with a model that cannot be loaded, or held, as asked."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from executor.agent.settings import Settings
 from executor.engine.pipelines import PIPELINES
+from executor.errors import PlacementError
 from executor.placement.device import DtypeChoice
-from executor.placement.errors import PlacementError
 from executor.placement.load import LoadedPipeline, load
 from executor.runtime.seat import Seat
 from tests.executor import tiny

@@ -10,8 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from executor.placement.errors import PlacementError
-from executor.placement.files import read_json, refuse_pointer
+from executor.checkpoints.files import read_json, refuse_pointer
+from executor.errors import PlacementError
 
 # How each library names the weights of a model, and whether an index of shards counts before a
 # single file where both are there.

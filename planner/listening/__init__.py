@@ -1,0 +1,1 @@
+"""How the planner and its replicas listen, and what every call passes."""
