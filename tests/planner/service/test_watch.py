@@ -6,6 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -53,6 +54,31 @@ async def test_events_arrive_while_they_happen(settings: Settings) -> None:
             assert event.step.step == step
         await run.complete()
         assert (await watch.read()).event.HasField("finished")
+
+
+async def test_what_many_watch_is_read_once_for_all(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watchers, steps, reads, read = 30, 6, [], SqliteStore.events
+
+    def events(store: SqliteStore, generation: str, after: int, limit: int) -> Any:
+        reads.append(after)
+        return read(store, generation, after, limit)
+
+    async with connected(settings) as (client, executor):
+        created = await client.create()
+        run = await executor.start()
+        request = generation_pb2.WatchGenerationRequest(name=created.name, after_sequence=3)
+        watches = [client.generations.WatchGeneration(request) for _ in range(watchers)]
+        await run.report(0, 1)
+        for watch in watches:
+            await watch.read()
+        monkeypatch.setattr(SqliteStore, "events", events)
+        for step in range(1, steps):
+            await run.report(step, step + 1)
+            told = [(await watch.read()).event.step.step for watch in watches]
+            assert told == [step] * watchers
+    assert len(reads) < watchers * (steps - 1) / 3
 
 
 async def test_a_slow_watcher_holds_no_one_up_and_misses_nothing(settings: Settings) -> None:
