@@ -212,6 +212,13 @@ class Executor:
         self.assignment = response.assignment
         return response.lease
 
+    async def leased(self) -> dispatch_pb2.Lease:
+        """Waits for work, in the call of `asking` where that is open."""
+        asked, self.asked = self.asked, None
+        lease = await (asked or self.acquire())
+        assert lease is not None
+        return lease
+
     async def heard(self) -> None:
         """Returns once the planner has begun with what was asked before, however busy it is."""
         await asyncio.sleep(0.05)
@@ -228,11 +235,8 @@ class Executor:
         return run
 
     async def start(self) -> Run:
-        """Waits for work, in the call of `asking` where that is open, and attaches to it."""
-        asked, self.asked = self.asked, None
-        lease = await (asked or self.acquire())
-        assert lease is not None
-        run = await self.attach(lease)
+        """Waits for work and attaches to it."""
+        run = await self.attach(await self.leased())
         await run.attached()
         return run
 

@@ -16,23 +16,18 @@ from planner.service.server import Planner, Settings
 from tests.planner.service.peers import (
     Client,
     Executor,
-    asking,
     refused,
 )
+from tests.planner.service.planners import connected
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("file", ["", "..", "../../ditplan.sqlite3", "a/b", ".image.png.part"])
 async def test_artifacts_cannot_be_read_or_written_elsewhere(settings: Settings, file: str) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        lease = await acquiring
+        lease = await executor.leased()
         read = generation_pb2.ReadArtifactRequest(name=f"{created.name}/artifacts/{file}")
         assert (await refused(client.generations.ReadArtifact(read))).code == INVALID
         refusal = await refused(executor.upload(lease, file, b"data"))
@@ -60,14 +55,9 @@ async def test_an_offset_beyond_the_end_is_out_of_range(settings: Settings) -> N
 
 async def test_a_run_leaves_a_bounded_number_of_artifacts(settings: Settings) -> None:
     settings = replace(settings, limits=replace(settings.limits, artifacts=2, artifact_bytes=10))
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         await client.create()
-        lease = await acquiring
+        lease = await executor.leased()
         for name in ("a.png", "b.png", "a.png"):
             await executor.upload(lease, name, b"x" * 10)
         for name, size in (("c.png", 1), ("a.png", 11)):
@@ -77,14 +67,9 @@ async def test_a_run_leaves_a_bounded_number_of_artifacts(settings: Settings) ->
 
 async def test_uploads_at_once_are_as_many_as_those_one_by_one(settings: Settings) -> None:
     settings = replace(settings, limits=replace(settings.limits, artifacts=2))
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         await client.create()
-        lease = await acquiring
+        lease = await executor.leased()
         calls = [executor.client.dispatch.UploadArtifact() for _ in range(6)]
         with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
             for i, call in enumerate(calls):
@@ -99,14 +84,9 @@ async def test_uploads_at_once_are_as_many_as_those_one_by_one(settings: Setting
 
 
 async def test_uploads_out_of_order_or_bounds_are_refused(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         await client.create()
-        header = dispatch_pb2.ArtifactHeader(lease=await acquiring, name="image.png")
+        header = dispatch_pb2.ArtifactHeader(lease=await executor.leased(), name="image.png")
         first = dispatch_pb2.UploadArtifactRequest(header=header)
         for messages in (
             [],

@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from planner.service.server import Planner, Settings
 from tests.planner.service.credentials import token, with_tokens
 from tests.planner.service.peers import Client, Executor, asking, create_request, refused
+from tests.planner.service.planners import connected
 from tests.planner.service.test_process import serving
 from tests.planner.service.test_watch import resident_bytes
 
@@ -150,14 +151,9 @@ async def test_no_message_is_answered_with_a_bug(
 
 async def test_messages_in_the_wrong_order_end_only_their_stream(settings: Settings) -> None:
     attach = dispatch_pb2.Attach()
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        lease = await acquiring
+        lease = await executor.leased()
         for first in (
             dispatch_pb2.RunLeaseRequest(),
             dispatch_pb2.RunLeaseRequest(completion=dispatch_pb2.Completion()),

@@ -189,14 +189,9 @@ async def test_an_executor_that_is_stuck_loses_its_lease_for_all_its_heartbeats(
 
 
 async def test_a_lease_that_no_one_attaches_to_is_not_kept(settings: Settings) -> None:
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         created = await client.create()
-        assert await acquiring is not None
+        assert await executor.leased() is not None
         again = await executor.acquire(wait=0.3)
         assert again is not None
         assert (again.generation, again.epoch) == (created.name, 2), "it was started again"

@@ -13,9 +13,9 @@ import pytest
 import structlog
 from ditplan.dispatch.v1 import dispatch_pb2
 
-from planner.service.server import Planner, Settings
+from planner.service.server import Settings
 from planner.telemetry.logs import configure_logs
-from tests.planner.service.peers import Client, Executor, asking
+from tests.planner.service.planners import connected
 
 
 class Terminal(io.StringIO):
@@ -76,15 +76,10 @@ async def test_a_refused_executor_is_named_with_the_work_that_it_asked_for(
     settings: Settings,
 ) -> None:
     stream = io.StringIO()
-    async with (
-        Planner(settings) as planner,
-        Client(planner.address) as client,
-        Executor(planner.address) as executor,
-        asking(executor) as [acquiring],
-    ):
+    async with connected(settings) as (client, executor):
         configure_logs(stream)
         created = await client.create()
-        lease = await acquiring
+        lease = await executor.leased()
         stale = dispatch_pb2.Lease(generation=lease.generation, epoch=lease.epoch + 1)
         refusal = await (await executor.attach(stale)).refusal()
     assert refusal.code is grpc.StatusCode.ABORTED
