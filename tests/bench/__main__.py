@@ -9,12 +9,12 @@ import click
 from pydantic import TypeAdapter
 
 from tests.bench.drawn import draw
+from tests.bench.inputs import ROOT
 from tests.bench.page import page, with_claims
 from tests.bench.parts import PARTS, measured, usual
 from tests.bench.printed import console, show
 from tests.bench.report import Report
 
-ROOT = Path(__file__).parents[2]
 REPORT = TypeAdapter(Report)
 
 
@@ -41,6 +41,8 @@ def bench(parts: tuple[str, ...], look: bool, out: Path, readme: Path | None) ->
         show(part.findings, terminal)
         terminal.print(f"({part.seconds:.0f} s: {part.machine}; {part.versions})\n")
         report.parts[name] = part
+        for plot in part.findings.plots:
+            draw(plot, out)
         _write(report, out, readme)
     click.echo(f"{out}: README.md, bench.json and plots")
     if failed:
@@ -51,9 +53,6 @@ def _write(report: Report, out: Path, readme: Path | None) -> None:
     ordered = Report({name: report.parts[name] for name in PARTS if name in report.parts})
     (out / "bench.json").write_bytes(REPORT.dump_json(ordered, indent=1) + b"\n")
     (out / "README.md").write_text(page(ordered))
-    for part in ordered.parts.values():
-        for plot in part.findings.plots:
-            draw(plot, out)
     if readme:
         readme.write_text(with_claims(readme.read_text(), ordered))
 

@@ -13,12 +13,9 @@ from typing import Any
 
 import grpc
 
+from tests.bench.inputs import DEMO
 from tests.e2e.processes import Service
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "deploy" / "examples" / "cache.yaml"
-FLUX = "black-forest-labs/FLUX.1-dev"
-DEMO = ROOT / "deploy" / "demo" / "model"
 COMPILE = "/ditplan.v1.PlannerService/CompilePlan"
 CREATE = "/ditplan.v1.GenerationService/CreateGeneration"
 GET = "/ditplan.v1.GenerationService/GetGeneration"
@@ -100,6 +97,15 @@ async def calls_per_second(
     end = start + seconds
     counts = await asyncio.gather(*(client() for _ in range(CLIENTS)))
     return sum(counts) / (time.perf_counter() - start)
+
+
+def under_load(
+    server: Service, payloads: Iterator[bytes], method: str, seconds: float
+) -> tuple[float, float]:
+    """Calls a second of several clients, and milliseconds of the server's processor a call."""
+    before = cpu_seconds(server.process.pid)
+    rate = asyncio.run(calls_per_second(server.address, payloads, method, seconds))
+    return rate, (cpu_seconds(server.process.pid) - before) / (rate * seconds) * 1e3
 
 
 async def milliseconds_a_call(

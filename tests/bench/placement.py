@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -14,9 +13,9 @@ from executor.placement.device import DeviceChoice, DtypeChoice
 from executor.placement.load import LoadedPipeline, load
 from executor.placement.quantization import NOTHING, Quantization
 from executor.placement.quantize import stored_bytes
+from tests.bench.inputs import DEMO
 from tests.bench.report import Cell, Claim, Figure, Findings, Table
 
-MODEL = Path(__file__).parents[2] / "deploy" / "demo" / "model"
 LISTS = ("transformer_blocks", "single_transformer_blocks")
 STEPS = 28
 EAGER = "eager"
@@ -68,7 +67,7 @@ def measure(*, look: bool) -> Findings:
     lanes = _lanes()[:3] if look else _lanes()
     held = [
         load(
-            str(MODEL),
+            str(DEMO),
             device=DeviceChoice.CPU,
             dtype=lane.dtype,
             quantization=lane.quantization,

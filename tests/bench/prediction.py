@@ -11,7 +11,8 @@ from ditplan.v1.generation_pb2_grpc import GenerationServiceStub
 
 from planner.scaling.speeds import Speeds
 from planner.store.values import Finished, Load
-from tests.bench.calls import DEMO, cpu_seconds, executor, planner
+from tests.bench.calls import cpu_seconds, executor, planner
+from tests.bench.inputs import DEMO
 from tests.bench.report import Claim, Figure, Findings, Table
 
 CONFIGS = {

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from planner.models.resolve import from_directory
 from tests.bench import gpu
-from tests.bench.engine.models import DEMO
 from tests.bench.gpu.placements import eager, offloaded, quantized
 from tests.bench.gpu.scale import Scale
+from tests.bench.inputs import DEMO
 from tests.bench.report import Figure, Findings
 
 # A planner and an executor start and load torch.
@@ -28,7 +27,7 @@ def scale(tmp_path_factory: pytest.TempPathFactory) -> Scale:
         "a tiny FLUX",
         torch.device("cpu"),
         torch.float32,
-        from_directory(Path(DEMO)),
+        from_directory(DEMO),
         side=64,
         text_tokens=8,
         channels=(32, 32, 32, 32),

@@ -93,12 +93,13 @@ def test_the_bound_of_fewer_steps_is_their_share() -> None:
 def test_sglangs_defaults_are_what_its_variables_mean() -> None:
     from planner.compile.compiler import compile_config
     from planner.models.resolve import from_directory
-    from tests.bench.headline.settings import MODEL, Request, compiled, settings
+    from tests.bench.headline.settings import Request, compiled, settings
+    from tests.bench.inputs import DEMO
 
     (setting,) = [each for each in settings(28) if each.title == "SGLang's defaults"]
     request = Request(num_inference_steps=28, height=64, width=64)
     environment = {"SGLANG_CACHE_DIT_ENABLED": "true"}
-    by_variables = compile_config("", from_directory(MODEL), request, environment)
+    by_variables = compile_config("", from_directory(DEMO), request, environment)
     assert by_variables.program == compiled(setting).program
 
 

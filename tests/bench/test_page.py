@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
 
+from tests.bench.inputs import ROOT
 from tests.bench.page import BEGIN, END, claims, grid, page, with_claims
 from tests.bench.report import Claim, Figure, Findings, Part, Plot, Report, Series, Table
 
-ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "docs" / "measured"
 REPORT = TypeAdapter(Report)
 

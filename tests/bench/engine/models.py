@@ -13,9 +13,9 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from executor.placement.load import load
+from tests.bench.inputs import DEMO
 from tests.executor.tiny import flux
 
-DEMO = "deploy/demo/model"
 LISTS = ("transformer_blocks", "single_transformer_blocks")
 _BLOCKS = {"num_layers": 4, "num_single_layers": 16}
 
@@ -131,7 +131,7 @@ def noise(device: torch.device, dtype: torch.dtype, **config: Any) -> Any:
 def subjects(*, look: bool) -> Iterator[Subject]:
     """The demo model, 20 blocks of about a millisecond, 20 blocks that do almost nothing."""
     few, many = (4, 10) if look else (40, 80)
-    demo = load(DEMO).pipeline.transformer
+    demo = load(str(DEMO)).pipeline.transformer
     yield Subject("the demo model", demo, 1, 64, 16, rounds=few, turn=3)
     wide = flux.build(**_BLOCKS).transformer
     yield Subject("a tiny FLUX", wide, 4, 16, 8, rounds=few, turn=3)

@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,18 +26,18 @@ from planner.compile.request import Request
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_directory
 from tests.bench.bound import ideal_speed_up
-from tests.bench.engine.models import DEMO, copy_of, cut
+from tests.bench.engine.models import copy_of, cut
 from tests.bench.engine.rounds import now
+from tests.bench.inputs import CONFIG, DEMO
 from tests.bench.report import Cell, Claim, Figure, Table
 
 STEPS = 28
-_CONFIG = Path("deploy/examples/cache.yaml")
 _PROMPT = "a big red circle in the centre on a white background"
 
 
 def configs(threshold: float | None = None) -> Iterator[tuple[str, str]]:
     """The example, maybe with another threshold, and the same cache under every static mask."""
-    text, name = _CONFIG.read_text(), _CONFIG.name
+    text, name = CONFIG.read_text(), CONFIG.name
     if threshold is not None:
         document = yaml.safe_load(text)
         document["cache_config"]["residual_diff_threshold"] = threshold
@@ -105,17 +104,17 @@ class WholeRuns:
 
     def claim(self, what: str, peer: str) -> Claim:
         """Of the example's config: ours, and the peer's where it is there."""
-        own, *theirs = (found for name, found in self.of_bound.items() if _CONFIG.name in name)
+        own, *theirs = (found for name, found in self.of_bound.items() if CONFIG.name in name)
         return Claim(what, own, *((theirs[0], peer) if theirs else ()))
 
 
 def demo(batch: int, *, rounds: int) -> Setting:
     """The demo model."""
-    pipeline = load(DEMO).pipeline
+    pipeline = load(str(DEMO)).pipeline
     prompt, pooled, _ = pipeline.encode_prompt(
         _PROMPT, _PROMPT, max_sequence_length=pipeline.tokenizer_2.model_max_length
     )
-    facts = from_directory(Path(DEMO))
+    facts = from_directory(DEMO)
     return Setting("the demo model", pipeline, facts, prompt, pooled, 64, batch, rounds)
 
 

@@ -15,6 +15,7 @@ from tests.bench.engine.whole_run import Setting, WholeRuns, whole_runs
 from tests.bench.gpu.placements import PLACEMENTS, Prepare, placements
 from tests.bench.gpu.scale import Scale
 from tests.bench.gpu.service import service
+from tests.bench.inputs import FLUX
 from tests.bench.peer import ABSENT, peer
 from tests.bench.report import Claim, Findings, Table
 
@@ -41,7 +42,7 @@ def measure(*, look: bool) -> Findings:
             "FLUX.1-dev's size",
             torch.device("cuda", 0),
             torch.bfloat16,
-            from_name("black-forest-labs/FLUX.1-dev"),
+            from_name(FLUX),
             side=1024,
             text_tokens=512,
             channels=(128, 256, 512, 512),

@@ -13,10 +13,9 @@ import torch
 
 from tests.bench.engine.whole_run import STEPS, configs
 from tests.bench.gpu.scale import Scale
+from tests.bench.inputs import CONFIG
 from tests.bench.report import Figure, Table
 from tests.e2e.processes import Service, ditplan
-
-_CONFIG = "deploy/examples/cache.yaml"
 
 
 def service(scale: Scale, steps: int = STEPS) -> Table:
@@ -44,7 +43,7 @@ def service(scale: Scale, steps: int = STEPS) -> Table:
         for title, count, *config in (
             ("first", 2),
             ("uncached", steps),
-            ("cache.yaml", steps, "--config", _CONFIG),
+            (CONFIG.name, steps, "--config", CONFIG),
             ("SCM fast", steps, "--config", _static(directory)),
         ):
             began = time.monotonic()

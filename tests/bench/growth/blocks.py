@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain
 
 from planner.compile.compiler import compile_config
@@ -13,15 +11,16 @@ from planner.compile.request import Request
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_configs
-from tests.bench.calls import CONFIG, FLUX, cpu_milliseconds
 from tests.bench.engine.lanes import cache_dit, plain, planned
 from tests.bench.engine.rounds import rounds
+from tests.bench.growth.compiling import compile_plot
 from tests.bench.growth.curve import Curve, points, says
 from tests.bench.growth.subjects import near_empty
+from tests.bench.inputs import CONFIG, FLUX
+from tests.bench.peer import peer
 from tests.bench.report import Plot
 
 STEPS = 50
-WARM_UP = 5
 LANES = {
     "plain diffusers": ("diffusers", "computed"),
     "FULL, stores for reuse": ("ditplan", "computed"),
@@ -39,19 +38,9 @@ def by_blocks(*, look: bool) -> tuple[Plot, Plot]:
 
 def compiling(counts: tuple[int, ...], runs: int) -> Plot:
     text, request = CONFIG.read_text(), Request(STEPS)
-    compiles = (partial(compile_config, text, _facts(count), request) for count in counts)
-    cpu_milliseconds(partial(compile_config, text, _facts(counts[0]), request), WARM_UP)
-    times = tuple(statistics.median(cpu_milliseconds(each, runs)) for each in compiles)
-    curve = Curve(counts, times, "blocks", "block")
-    return Plot(
-        "growth-blocks-compile",
-        f"Compiling {STEPS} steps by blocks",
-        "blocks",
-        "ms",
-        (curve.series(f"compile {CONFIG.name}, FLUX"),),
-        says("Compiling", curve),
-        log=True,
-    )
+    compiles = [partial(compile_config, text, _facts(count), request) for count in counts]
+    title = f"Compiling {STEPS} steps by blocks"
+    return compile_plot(title, "FLUX", counts, "block", compiles, runs)
 
 
 def _facts(blocks: int) -> ModelFacts:
@@ -65,14 +54,13 @@ def _facts(blocks: int) -> ModelFacts:
 
 def stepping(counts: tuple[int, ...], rounds_each: int) -> Plot:
     """Milliseconds of a computed and of a cached step."""
-    # Read when it is imported.
-    os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
+    other = peer()
     found: dict[str, list[float]] = {}
     for count in counts:
         subject = near_empty(count, rounds=rounds_each, turn=3)
-        peer = cache_dit(subject) if find_spec("cache_dit") else ()
+        theirs = cache_dit(subject) if other else ()
         lanes = [
-            lane for lane in chain(plain(subject), planned(subject), peer) if lane.name in LANES
+            lane for lane in chain(plain(subject), planned(subject), theirs) if lane.name in LANES
         ]
         for name, times in rounds(subject, lanes).items():
             found.setdefault(name, []).append(statistics.median(times) / 1e3)

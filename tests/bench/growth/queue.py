@@ -14,7 +14,6 @@ from ditplan.v1 import generation_pb2
 
 from tests.bench.calls import (
     CLIENTS,
-    CONFIG,
     CREATE,
     GET,
     answer,
@@ -24,6 +23,7 @@ from tests.bench.calls import (
     planner,
 )
 from tests.bench.growth.curve import Curve, points, says
+from tests.bench.inputs import CONFIG
 from tests.bench.report import Plot
 from tests.bench.service.specs import ROOMY
 from tests.e2e.processes import Service, memory_mib

@@ -16,10 +16,11 @@ from executor.engine.program import AdaptiveRule, Calibrator, TaylorSeer
 from planner.compile.compiler import compile_config
 from planner.compile.request import Request
 from planner.models.resolve import from_name
-from tests.bench.calls import CONFIG, FLUX, cpu_milliseconds
 from tests.bench.engine.models import Subject
+from tests.bench.growth.compiling import compile_plot
 from tests.bench.growth.curve import Curve, points, says
 from tests.bench.growth.subjects import near_empty
+from tests.bench.inputs import CONFIG, FLUX
 from tests.bench.report import Plot
 from tests.executor.engine.programs import flux_program
 
@@ -36,21 +37,8 @@ def by_steps(*, look: bool) -> tuple[Plot, Plot]:
 
 def compiling(counts: tuple[int, ...], runs: int) -> Plot:
     text, model = CONFIG.read_text(), from_name(FLUX)
-    cpu_milliseconds(partial(compile_config, text, model, Request(counts[0])), WARM_UP)
-    times = tuple(
-        statistics.median(cpu_milliseconds(partial(compile_config, text, model, Request(n)), runs))
-        for n in counts
-    )
-    curve = Curve(counts, times, "steps", "step")
-    return Plot(
-        "growth-steps-compile",
-        "Compiling by steps",
-        "steps",
-        "ms",
-        (curve.series(f"compile {CONFIG.name}, FLUX.1-dev"),),
-        says("Compiling", curve),
-        log=True,
-    )
+    compiles = [partial(compile_config, text, model, Request(count)) for count in counts]
+    return compile_plot("Compiling by steps", "FLUX.1-dev", counts, "step", compiles, runs)
 
 
 def running(counts: tuple[int, ...], rounds: int) -> Plot:

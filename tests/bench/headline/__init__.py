@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
+from tests.bench.inputs import DEMO
+from tests.bench.peer import peer
 from tests.bench.report import Findings
 
-DEMO = Path(__file__).parents[3] / "deploy" / "demo"
-
 # The demo's `training` knows its prompts and judges its pictures; it is run from its own folder.
-if str(DEMO) not in sys.path:
-    sys.path.append(str(DEMO))
+if str(DEMO.parent) not in sys.path:
+    sys.path.append(str(DEMO.parent))
 
 PROMPTS = 32
 
@@ -28,7 +26,8 @@ def measure(*, look: bool) -> Findings:
     from tests.bench.headline.schedule import draw_all, processes
     from tests.bench.headline.settings import WHOLE, Engine, rows, settings
 
-    engines = [each for each in Engine if each is not Engine.CACHE_DIT or find_spec("cache_dit")]
+    other = peer()
+    engines = [each for each in Engine if each is not Engine.CACHE_DIT or other]
     found = [setting for of in WHOLE for setting in settings(of)]
     drawing = rows(found, engines)
     prompts = evaluation_prompts(2 if look else PROMPTS)

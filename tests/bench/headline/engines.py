@@ -23,7 +23,8 @@ from executor.engine.run import RunSpec, run
 from executor.placement.device import DeviceChoice
 from executor.placement.load import load
 from planner.codec import program_to_proto
-from tests.bench.headline.settings import MODEL, SIZE, Engine, Row, Setting, compiled
+from tests.bench.headline.settings import SIZE, Engine, Row, Setting, compiled
+from tests.bench.inputs import DEMO
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -113,7 +114,7 @@ def _pixels(image: Any) -> Pixels:
 
 @cache
 def _pipeline() -> Any:
-    return load(str(MODEL), device=DeviceChoice.CPU).pipeline
+    return load(str(DEMO), device=DeviceChoice.CPU).pipeline
 
 
 @cache

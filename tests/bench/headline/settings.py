@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -16,9 +15,8 @@ from planner.compile.compiler import Compilation, compile_config
 from planner.compile.request import Request
 from planner.models.resolve import from_directory
 from tests.bench import bound
+from tests.bench.inputs import CONFIG, DEMO
 
-ROOT = Path(__file__).parents[3]
-MODEL = ROOT / "deploy" / "demo" / "model"
 SIZE = 64
 WHOLE = (28, 50)
 """Steps of the uncached runs that everything is compared with."""
@@ -94,7 +92,7 @@ def rows(settings: Iterable[Setting], engines: Collection[Engine]) -> list[Row]:
     ]
 
 
-_EXAMPLE = yaml.safe_load((ROOT / "deploy" / "examples" / "cache.yaml").read_text())["cache_config"]
+_EXAMPLE = yaml.safe_load(CONFIG.read_text())["cache_config"]
 _DBCACHE = {"max_warmup_steps": 8, "Fn_compute_blocks": 1, "Bn_compute_blocks": 0}
 _TAYLORSEER = {"enable_taylorseer": True, "taylorseer_order": 1}
 SGLANG = {
@@ -146,7 +144,7 @@ def compiled(setting: Setting) -> Compilation:
     """What the planner makes of a setting for the demo model."""
     steps = setting.num_inference_steps
     request = Request(num_inference_steps=steps, height=SIZE, width=SIZE)
-    compilation = compile_config(setting.config, from_directory(MODEL), request)
+    compilation = compile_config(setting.config, from_directory(DEMO), request)
     assert compilation.program is not None, compilation.diagnostics
     return compilation
 

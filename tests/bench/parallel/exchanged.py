@@ -15,8 +15,8 @@ from planner.compile.compiler import Compilation, compile_config
 from planner.compile.cost import ExchangeCost
 from planner.compile.request import Request
 from planner.models.resolve import from_directory
-from tests.bench.engine.models import DEMO
 from tests.bench.engine.whole_run import configs
+from tests.bench.inputs import DEMO
 from tests.bench.parallel.runs import SIDE, STEPS, Counted, peer_runs, planned_runs
 from tests.bench.parallel.speed import LANES
 from tests.bench.report import Cell, Claim, Table
@@ -114,7 +114,7 @@ def _run(farm: RankFarm, compilations: list[Compilation]) -> list[Counted]:
 def _compiled(cache: str, topology: dict[str, Any]) -> Compilation:
     document = yaml.safe_load(cache) | {"parallelism_config": topology}
     request = Request(STEPS, 2, height=SIDE, width=SIDE, dtype="float32")
-    return compile_config(json.dumps(document), from_directory(Path(DEMO)), request)
+    return compile_config(json.dumps(document), from_directory(DEMO), request)
 
 
 def _exchanges(compilation: Compilation) -> dict[tuple[str, str], ExchangeCost]:

@@ -20,7 +20,7 @@ from executor.parallel.mesh import World
 from executor.parallel.sharing import Sharing
 from executor.placement.device import DeviceChoice
 from executor.placement.load import load
-from tests.bench.engine.models import DEMO
+from tests.bench.inputs import DEMO
 from tests.bench.parallel.forwards import share_weights
 
 STEPS, SIDE = 28, 64
@@ -74,7 +74,7 @@ def planned_runs(world: World, programs: Sequence[Program]) -> list[Counted]:
 @cache
 def _pipeline(tp_size: int) -> Any:
     """One for every number of ranks that its weights are split over."""
-    return load(DEMO, device=DeviceChoice.CPU).pipeline
+    return load(str(DEMO), device=DeviceChoice.CPU).pipeline
 
 
 def peer_runs(world: World, configs: Sequence[str]) -> list[Counted]:

@@ -12,7 +12,8 @@ from planner.config.load import load
 from planner.models.catalog import NAMED
 from planner.models.facts import ModelFacts
 from planner.models.resolve import from_name
-from tests.bench.calls import CONFIG, FLUX, cpu_milliseconds
+from tests.bench.calls import cpu_milliseconds
+from tests.bench.inputs import CONFIG, FLUX
 from tests.bench.report import Claim, Figure, Table
 
 STEPS = 50

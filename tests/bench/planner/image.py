@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
 
-from tests.bench.calls import ROOT
+from tests.bench.inputs import ROOT
 from tests.bench.report import Cell, Claim, Figure, Table
 
 SIZES = ROOT / "out" / "images" / "sizes.json"

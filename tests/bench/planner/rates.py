@@ -12,16 +12,14 @@ from ditplan.v1 import planner_pb2
 from tests.bench.calls import (
     CLIENTS,
     COMPILE,
-    CONFIG,
-    FLUX,
     answer,
-    calls_per_second,
     channel,
-    cpu_seconds,
     echo,
     planner,
     ratios,
+    under_load,
 )
+from tests.bench.inputs import CONFIG, FLUX
 from tests.bench.report import Claim, Figure, Table
 from tests.e2e.processes import memory_mib
 
@@ -57,11 +55,9 @@ def call_rates(*, rounds: int, seconds: float) -> tuple[Table, Claim]:
             costs: dict[str, list[float]] = {kind: [] for kind in kinds}
             for _ in range(rounds):
                 for kind, (server, payloads) in kinds.items():
-                    before = cpu_seconds(server.process.pid)
-                    rate = asyncio.run(calls_per_second(server.address, payloads, COMPILE, seconds))
-                    spent = cpu_seconds(server.process.pid) - before
+                    rate, cost = under_load(server, payloads, COMPILE, seconds)
                     rates[kind].append(rate)
-                    costs[kind].append(spent / (rate * seconds) * 1e3)
+                    costs[kind].append(cost)
     rows = tuple(
         (
             kind,

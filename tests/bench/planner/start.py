@@ -10,7 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.calls import CONFIG, FLUX, SERVE
+from tests.bench.calls import SERVE
+from tests.bench.inputs import CONFIG, FLUX
 from tests.bench.report import Claim, Figure, Table
 from tests.e2e.processes import ENVIRONMENT, Service
 

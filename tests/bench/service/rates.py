@@ -12,17 +12,15 @@ from ditplan.v1 import generation_pb2, planner_pb2
 from tests.bench.calls import (
     CLIENTS,
     COMPILE,
-    CONFIG,
     CREATE,
-    FLUX,
     GET,
     answer,
-    calls_per_second,
-    cpu_seconds,
     echo,
     planner,
     ratios,
+    under_load,
 )
+from tests.bench.inputs import CONFIG, FLUX
 from tests.bench.report import Claim, Figure, Table
 from tests.bench.service.specs import ROOMY, create_request
 
@@ -47,20 +45,16 @@ def call_rates(*, rounds: int, seconds: float) -> tuple[Table, Claim]:
             "GetGeneration": (GET, repeat(get)),
             "CreateGeneration": (CREATE, creates),
         }
-        rows, rates, bare = [], [], []
+        rows = []
         for name, (method, payloads) in calls.items():
             told = asyncio.run(answer(served.address, method, next(payloads)))
             rates, bare, costs = [], [], []
             with echo(told) as server:
                 for _ in range(rounds):
-                    bare.append(
-                        asyncio.run(calls_per_second(server.address, payloads, method, seconds))
-                    )
-                    before = cpu_seconds(served.process.pid)
-                    rate = asyncio.run(calls_per_second(served.address, payloads, method, seconds))
-                    spent = cpu_seconds(served.process.pid) - before
+                    bare.append(under_load(server, payloads, method, seconds)[0])
+                    rate, cost = under_load(served, payloads, method, seconds)
                     rates.append(rate)
-                    costs.append(spent / (rate * seconds) * 1e3)
+                    costs.append(cost)
             found = Figure.of(rates, ".0f"), Figure.of(ratios(rates, bare)), Figure.of(costs)
             rows.append((name, *found, f"{len(told)}"))
     headings = ("", "calls/s", "of the echo's", "ms of the planner's CPU a call", "bytes down")

@@ -13,8 +13,6 @@ from ditplan.v1 import generation_pb2, generation_pb2_grpc, planner_pb2
 
 from tests.bench.calls import (
     COMPILE,
-    CONFIG,
-    FLUX,
     GET,
     channel,
     cpu_seconds,
@@ -22,6 +20,7 @@ from tests.bench.calls import (
     planner,
     replica,
 )
+from tests.bench.inputs import CONFIG, FLUX
 from tests.bench.report import Cell, Figure, Table
 from tests.e2e.processes import Service, memory_mib
 from tests.planner.service.peers import Client, Executor

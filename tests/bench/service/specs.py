@@ -6,7 +6,7 @@ from typing import Any
 
 from ditplan.v1 import generation_pb2
 
-from tests.bench.calls import DEMO
+from tests.bench.inputs import DEMO
 
 ROOMY = (
     *("--max-queue", "1000000", "--max-queue-per-client", "1000000"),
